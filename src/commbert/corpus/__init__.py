@@ -1,0 +1,1 @@
+"""From sources to lines: fetching, reading, cleaning, splitting."""

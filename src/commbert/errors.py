@@ -1,0 +1,38 @@
+"""What can go wrong by a user's doing; each is shown in one or two lines, without a traceback.
+
+A message says where, what was expected, what was found, and what to do.
+"""
+
+EXIT_USER_ERROR = 1
+"""Exit code for every error below."""
+
+EXIT_STOPPED = 75
+"""Exit code of a training that was asked to stop, saved its state, and can be resumed (EX_TEMPFAIL)."""
+
+
+class CommbertError(Exception):
+    """Root of all errors that are shown to a user as a message."""
+
+
+class SettingsError(CommbertError):
+    """A setting is unknown, mistyped, out of range or contradicts another one."""
+
+
+class SourceError(CommbertError):
+    """A source of text or a base model is missing, changed, or holds nothing usable."""
+
+
+class DataError(CommbertError):
+    """A table or a corpus cannot serve its purpose (empty, damaged, of another schema)."""
+
+
+class ModelError(CommbertError):
+    """A model or tokenizer folder is incomplete, unsafe, or does not fit its companion."""
+
+
+class TrainingError(CommbertError):
+    """Training cannot start or must not go on."""
+
+
+class ArtifactError(CommbertError):
+    """A file or folder cannot be written whole, or is not what its manifest says."""

@@ -1,0 +1,114 @@
+"""What processes do together. With one process every function is the identity."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor
+
+_TIMEOUT = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among all, as torchrun says it."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes files and talks to the user."""
+        return self.rank == 0
+
+
+def join(device_type: str) -> Processes:
+    """Join the other processes: NCCL on CUDA, gloo elsewhere. Alone if torchrun did not start this process."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        return Processes()
+    here = Processes(int(os.environ["RANK"]), world_size, int(os.environ["LOCAL_RANK"]))
+    if device_type == "cuda":
+        torch.cuda.set_device(here.local_rank)
+    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_TIMEOUT)
+    return here
+
+
+def leave(processes: Processes) -> None:
+    """Leave the group."""
+    if processes.world_size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def summed(tensor: Tensor, processes: Processes) -> Tensor:
+    """Return the sum over all processes (no gradient)."""
+    if processes.world_size > 1:
+        tensor = tensor.clone()
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def sum_gradients(parameters: list[torch.nn.Parameter], processes: Processes) -> None:
+    """Replace each gradient by its sum over all processes; a missing one counts as zero."""
+    if processes.world_size == 1:
+        return
+    for p in parameters:
+        if p.grad is None:
+            p.grad = torch.zeros_like(p)
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
+    dist.all_reduce(flat)
+    at = 0
+    for p in parameters:
+        if p.grad is not None:
+            p.grad.copy_(flat[at : at + p.numel()].view_as(p))
+            at += p.numel()
+
+
+class _GatherRows(torch.autograd.Function):
+    """All ranks' rows, with gradient: backward sums the gradient of all ranks and takes this rank's rows."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor, n_rows: list[int], rank: int) -> Tensor:
+        ctx.rows = (sum(n_rows[:rank]), n_rows[rank])
+        padded = local.new_zeros(max(n_rows), *local.shape[1:])
+        padded[: len(local)] = local
+        parts = [torch.empty_like(padded) for _ in n_rows]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:n] for part, n in zip(parts, n_rows, strict=True)])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        gradient = gradients[0].contiguous()
+        dist.all_reduce(gradient)
+        start, n = ctx.rows
+        return gradient[start : start + n], None, None
+
+
+def gather_rows(
+    local: Float[Tensor, "n h"], n_rows: list[int], processes: Processes
+) -> Float[Tensor, "total h"]:
+    """Return the rows of all processes, rank after rank, with gradient to every one of them.
+
+    Gathering without gradient gives the same loss and a wrong gradient. The caller's loss on this rank must be its
+    share of a sum over ranks, and parameter gradients must be summed (not averaged) over ranks.
+
+    Args:
+        local: This rank's rows.
+        n_rows: Rows of each rank.
+        processes: All ranks.
+    """
+    if processes.world_size == 1:
+        return local
+    gathered: Tensor = _GatherRows.apply(local, n_rows, processes.rank)
+    return gathered
+
+
+def same_on_all(value: bool, processes: Processes, device: torch.device) -> bool:
+    """Return whether ``value`` is true on any process, on all of them alike."""
+    flag = torch.tensor([float(value)], device=device)
+    return bool(summed(flag, processes).item() > 0)

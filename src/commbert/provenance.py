@@ -1,0 +1,131 @@
+"""Where a result comes from: digests of code, settings and inputs; versions; commit. Standard library only."""
+
+import ast
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+from commbert.artifacts import sha256_file
+
+_PACKAGE = "commbert"
+_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "polars", "pyarrow", "snakemake", "safetensors", "wordfreq")
+_HASHED_UP_TO_BYTES = 256 * 2**20
+
+
+def digest(*parts: str | bytes) -> str:
+    """Return 16 hexadecimal digits over the parts, each preceded by its length (no two lists run together)."""
+    h = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        h.update(len(data).to_bytes(8, "little") + data)
+    return h.hexdigest()[:16]
+
+
+def digest_of_files(paths: Iterable[Path]) -> str:
+    """Return a digest over the bytes of the files, in the given order (not over their names)."""
+    return digest(*(sha256_file(p) for p in paths))
+
+
+def code_digest(module: str) -> str:
+    """Return a digest of a module's code and of all code of this package that it imports, without importing it.
+
+    Comments, docstrings and formatting do not count: a rule with this digest in its params runs again when its code
+    changes, and does not when only its looks do.
+    """
+    sources = _closure(module)
+    return digest(*(f"{name}\0{text}" for name, text in sorted(sources.items())))
+
+
+@lru_cache(maxsize=None)
+def _module_file(module: str) -> Path | None:
+    base = Path(__file__).parent.parent.joinpath(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+@lru_cache(maxsize=None)
+def _parsed(path: Path) -> tuple[str, frozenset[str]]:
+    tree = ast.parse(path.read_bytes())
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False):
+            node.body = node.body[1:]
+    return ast.dump(tree), frozenset(n for n in names if n.split(".")[0] == _PACKAGE)
+
+
+def _closure(module: str) -> dict[str, str]:
+    seen: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        path = _module_file(name)
+        if name in seen or path is None:
+            continue
+        seen[name], imported = _parsed(path)
+        for full in imported:
+            parts = full.split(".")
+            todo += [".".join(parts[: i + 1]) for i in range(len(parts))]
+    return seen
+
+
+def fingerprint_paths(paths: Iterable[Path]) -> str:
+    """Return a digest that changes when the files' names or bytes do.
+
+    The first 256 MiB are read; of what lies beyond, size and time stand for the bytes.
+    """
+    parts: list[str] = []
+    n_bytes_read = 0
+    for path in sorted(paths):
+        try:
+            status = path.stat()
+            n_bytes_read += status.st_size
+            within = n_bytes_read <= _HASHED_UP_TO_BYTES
+            mark = sha256_file(path) if within else f"{status.st_size} {status.st_mtime_ns}"
+        except OSError as error:
+            mark = f"unreadable {error.errno}"
+        parts.append(f"{os.fsencode(path)!r} {mark}")
+    return digest(*parts)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python, this package and the libraries that decide results."""
+    found = {"python": platform.python_version(), _PACKAGE: importlib.metadata.version(_PACKAGE)}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def commit() -> str | None:
+    """Return the commit of the checkout that holds this package, ``-dirty`` if files differ; None outside of git."""
+    folder = Path(__file__).parent
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip() or None
+
+
+def environment() -> dict[str, str | None | dict[str, str]]:
+    """Return what a result is stored with: versions, platform, commit."""
+    return {"versions": versions(), "platform": platform.platform(), "python": sys.version.split()[0], "commit": commit()}

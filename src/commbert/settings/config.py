@@ -1,0 +1,210 @@
+"""The whole configuration, its checks, and messages in the user's words."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+
+from commbert.errors import SettingsError
+from commbert.settings.base import Name, Section, merged
+from commbert.settings.corpus import CorpusSettings
+from commbert.settings.evaluation import EvaluationSettings
+from commbert.settings.model import ModelSettings
+from commbert.settings.pairs import PairsSettings
+from commbert.settings.report import ReportSettings
+from commbert.settings.runtime import RuntimeSettings
+from commbert.settings.tokenizer import TokenizerSettings
+from commbert.settings.training import TrainingSettings
+from commbert.settings.windows import WindowsSettings
+from commbert.settings.words import WordsSettings
+
+S = TypeVar("S", bound=Section)
+M = TypeVar("M", bound=BaseModel)
+
+
+class RunSettings(Section):
+    """What one run changes; keys as in ``model`` and ``training``."""
+
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Settings of ``model`` that differ in this run (not ``base``: one base for all runs)."""
+    training: dict[str, Any] = Field(default_factory=dict)
+    """Settings of ``training`` that differ in this run."""
+
+
+class Config(Section):
+    """``config.yaml``, checked."""
+
+    corpus: CorpusSettings
+    """What is read."""
+    words: WordsSettings = WordsSettings()
+    """What counts as a word."""
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    """How the vocabulary grows."""
+    windows: WindowsSettings = WindowsSettings()
+    """Rows of the masked language model."""
+    pairs: PairsSettings = PairsSettings()
+    """Word pairs."""
+    model: ModelSettings
+    """What training starts from."""
+    training: TrainingSettings = TrainingSettings()
+    """How it is trained."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What is measured."""
+    report: ReportSettings = ReportSettings()
+    """What is printed."""
+    runtime: RuntimeSettings = RuntimeSettings()
+    """Where and how stages run; changes no result."""
+    runs: dict[Name, RunSettings] = Field(default_factory=lambda: {"final": RunSettings()})
+    """Training runs by name; ``final`` is the main one."""
+
+    def model_of(self, run: str) -> ModelSettings:
+        """Return the ``model`` section with the run's changes."""
+        return _overridden(self.model, self.runs[run].model)
+
+    def training_of(self, run: str) -> TrainingSettings:
+        """Return the ``training`` section with the run's changes."""
+        return _overridden(self.training, self.runs[run].training)
+
+
+def _overridden(section: S, changes: Mapping[str, Any]) -> S:
+    raw = merged(section.model_dump(mode="json"), dict(changes))
+    return type(section).model_validate_json(json.dumps(raw))
+
+
+def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
+    """Check a configuration as read from YAML.
+
+    Raises:
+        SettingsError: With one line per problem: setting, expected, found, nearest known name.
+    """
+    if "__use_yte__" in raw:
+        raise SettingsError(f"{where}: __use_yte__ is refused: it would run code from the file. Remove that line.")
+    config = _checked(Config, dict(raw), where, "")
+    lines: list[str] = []
+    for name, run in config.runs.items():
+        for key, section in (("model", config.model), ("training", config.training)):
+            changes = getattr(run, key)
+            if "base" in changes and key == "model":
+                lines.append(f"{where} runs.{name}.model.base: one base serves all runs. Set model.base.")
+                continue
+            whole = merged(section.model_dump(mode="json"), changes)
+            lines += _problems(type(section), whole, where, f"runs.{name}.{key}")
+    for name in config.report.compare_with:
+        if name != "base" and name not in config.runs:
+            lines.append(
+                f"{where} report.compare_with: expected base or a name of runs ({', '.join(config.runs)}), "
+                f"found {name!r}. Remove it or add the run."
+            )
+    if "base" in config.runs:
+        lines.append(f"{where} runs.base: the name base means the untouched base model. Choose another name.")
+    if lines:
+        raise SettingsError("\n".join(lines))
+    return config
+
+
+def section_from_json(section: type[S], text: str, *, where: str) -> S:
+    """Check one section given as JSON text (how a rule hands a stage its settings).
+
+    Raises:
+        SettingsError: If the text is no JSON or breaks the section's rules.
+    """
+    try:
+        raw = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{where}: expected JSON, found {text[:60]!r} ({error}).") from error
+    return _checked(section, raw, where, "")
+
+
+def _checked(model: type[M], raw: Any, where: str, prefix: str) -> M:
+    lines = _problems(model, raw, where, prefix)
+    if lines:
+        raise SettingsError("\n".join(lines))
+    return model.model_validate_json(json.dumps(raw))
+
+
+def _problems(model: type[BaseModel], raw: Any, where: str, prefix: str) -> list[str]:
+    try:
+        model.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        found = [_explain(model, raw, e, where, prefix) for e in error.errors()]
+        return list(dict.fromkeys(found))
+    except TypeError as error:
+        return [f"{where}: a value is no number, text, list or mapping ({error}). Quote dates and the like."]
+    return []
+
+
+def _explain(model: type[BaseModel], raw: Any, error: Any, where: str, prefix: str) -> str:
+    path = _path_in(raw, error["loc"])
+    name = ".".join([prefix, *map(str, path)] if prefix else map(str, path))
+    at = f"{where} {name}".rstrip()
+    value, message = error["input"], error["msg"]
+    if error["type"] == "extra_forbidden":
+        known = _known_keys(model, error["loc"][:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, 1)
+        parent = name.rsplit(".", 1)[0] + "." if "." in name else ""
+        hint = f"Did you mean {parent}{near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
+        return f"{at}: unknown setting. {hint}"
+    if error["type"] == "missing":
+        return f"{at}: missing, and it has no default."
+    if error["type"] == "value_error":
+        return f"{at}: {message.removeprefix('Value error, ')}."
+    hint = ""
+    if isinstance(value, str) and _is_number(value):
+        hint = ' YAML reads 1e5, 3e-4 and "30" as text: write 100000, 3.0e-4 or 30 without quotes.'
+    expected = message.removeprefix("Input should be ").removeprefix("a valid ")
+    return f"{at}: expected {expected}, found {json.dumps(value, default=str)[:80]}.{hint}"
+
+
+def _path_in(raw: Any, loc: tuple[str | int, ...]) -> list[str | int]:
+    """Drop from pydantic's location what is no key of the file (tags of unions, names of alternatives)."""
+    path: list[str | int] = []
+    for i, key in enumerate(loc):
+        inside = (isinstance(raw, dict) and key in raw) or (isinstance(raw, list) and isinstance(key, int))
+        if inside:
+            raw = raw[key]
+            path.append(key)
+        elif i == len(loc) - 1 and isinstance(raw, dict) and not isinstance(key, int):
+            path.append(key)
+    return path
+
+
+def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """Return the names that the section at ``loc`` knows, by way of the JSON schema (unions and lists included)."""
+    schema = model.model_json_schema()
+    node: dict[str, Any] = schema
+    for key in loc:
+        node = _resolve(schema, node)
+        if isinstance(key, int):
+            node = node.get("items", {})
+        elif "discriminator" in node:
+            node = {"$ref": node["discriminator"]["mapping"][key]}
+        else:
+            node = node.get("properties", {}).get(key, node.get("additionalProperties", {}))
+    return list(_resolve(schema, node).get("properties", {}))
+
+
+def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    while "$ref" in node:
+        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
+    return node
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of ``config.yaml`` (kept in ``workflow/schemas``, used by editors)."""
+    schema = Config.model_json_schema()
+    for key, section in (("model", "ModelSettings"), ("training", "TrainingSettings")):
+        run = schema["$defs"]["RunSettings"]["properties"][key]
+        partial = {k: v for k, v in schema["$defs"][section].items() if k not in ("required", "description")}
+        schema["$defs"]["RunSettings"]["properties"][key] = {**partial, "description": run["description"]}
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema

@@ -1,0 +1,124 @@
+"""Settings of the stage ``train``: all of these change the result (those that do not stand in ``runtime``)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from commbert.settings.base import Fraction, Section, Seed
+
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Objectives(Section):
+    """Weights of one loss; the reference method's beta is ``mlm``, and ``contrastive`` is 1 - beta."""
+
+    mlm: NonNegative = 0.7
+    """Weight of the masked-language-model loss."""
+    contrastive: NonNegative = 0.3
+    """Weight of the InfoNCE loss over word pairs."""
+
+    @model_validator(mode="after")
+    def _one_is_positive(self) -> "Objectives":
+        if self.mlm == 0 and self.contrastive == 0:
+            raise ValueError("at least one objective needs a weight above 0")
+        return self
+
+
+class Masking(Section):
+    """Which tokens are hidden (Devlin et al. 2019, arXiv:1810.04805, section 3.1)."""
+
+    rate: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.15
+    """Share of a window's tokens that are predicted; at least one per window."""
+    mask: Fraction = 0.8
+    """Of these, the share replaced by [MASK]."""
+    random: Fraction = 0.1
+    """Of these, the share replaced by a random token; the rest stays as it is."""
+
+    @model_validator(mode="after")
+    def _shares_sum_to_one_at_most(self) -> "Masking":
+        if self.mask + self.random > 1.0 + 1e-9:
+            raise ValueError(f"mask + random must be 1 at most, found {self.mask + self.random:g}")
+        return self
+
+
+class Contrastive(Section):
+    """InfoNCE over the words of a step (van den Oord et al. 2018, arXiv:1807.03748, eq. 4)."""
+
+    temperature: Annotated[float, Field(ge=0.005, le=10.0)] = 0.05
+    """Divides the cosine; typical 0.02 to 0.1."""
+    symmetric: bool = True
+    """Also find the anchor from its positive."""
+    mask_known_positives: bool = True
+    """Words known to share a training line with the anchor are no negatives for it."""
+
+
+class Optimizer(Section):
+    """AdamW with linear warm-up and decay."""
+
+    learning_rate: Positive = 2.0e-5
+    """Peak rate of encoder and embeddings."""
+    head_learning_rate: Positive | None = None
+    """Peak rate of the MLM head's own parameters; null = ``learning_rate``."""
+    weight_decay: NonNegative = 0.01
+    """Decay of matrices; biases and LayerNorm have none."""
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    """Decay of the first moment."""
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    """Decay of the second moment."""
+    epsilon: Positive = 1.0e-8
+    """Added to the root of the second moment."""
+    warmup_fraction: Fraction = 0.1
+    """Share of the steps in which the rate rises linearly from 0."""
+    max_gradient_norm: Positive = 1.0
+    """Gradients with a larger 2-norm are scaled down to it."""
+
+
+class TrainingSettings(Section):
+    """One training run."""
+
+    objectives: Objectives = Objectives()
+    """Weights of the losses."""
+    masking: Masking = Masking()
+    """Dynamic masking: drawn anew in every epoch."""
+    contrastive: Contrastive = Contrastive()
+    """The word-pair loss."""
+    optimizer: Optimizer = Optimizer()
+    """Optimizer and schedule."""
+    trainable: Literal["all", "mlm_head"] = "all"
+    """``mlm_head`` freezes encoder and embeddings: the honest MLM baseline for a base model without a head."""
+    epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
+    """Passes over the stream named by ``epoch``."""
+    epoch: Literal["windows", "pairs", "longer"] = "windows"
+    """The stream that an epoch covers once; the other stream goes on in its own rhythm and is never cut."""
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many steps, whatever the epochs say; the schedule ends there too. null = no limit."""
+    batch_windows: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Windows of a step, all processes together."""
+    batch_pairs: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Positive pairs of a step, all processes together; all their words are negatives for each other."""
+    batch_per_process: bool = False
+    """True: the batch sizes are per process (the reference method), so the result depends on their number."""
+    micro_batches: Annotated[int, Field(ge=1, le=1024)] = 4
+    """A step is computed in this many parts, sorted by length (less padding); processes share them out, so there can
+    be no more processes than this. The result does not depend on who computes what."""
+    validate_every_steps: Annotated[int, Field(ge=1)] = 100
+    """Steps between two validations, which choose ``best/``."""
+    validation_windows: Annotated[int, Field(ge=1)] = 128
+    """Windows of the validation split that a validation reads."""
+    validation_pairs: Annotated[int, Field(ge=10)] = 1000
+    """Pairs of the validation split that a validation reads."""
+    best_metric: Literal["auc_frequency_matched", "mlm_loss"] = "auc_frequency_matched"
+    """Chooses ``best/``; the hard pair metric, or the loss where only MLM is trained."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Stop after this many validations without a better ``best_metric``; null = never."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """``auto``: bf16 autocast on GPUs that have it, else fp32 (bf16 is 20 times slower on CPUs without it)."""
+    seed: Seed = 17
+    """Decides order, masks and dropout."""
+
+    @model_validator(mode="after")
+    def _frozen_encoder_trains_mlm_only(self) -> "TrainingSettings":
+        if self.trainable == "mlm_head" and self.objectives.contrastive > 0:
+            raise ValueError("trainable: mlm_head needs objectives.contrastive: 0 (the pair loss has no head to train)")
+        return self

@@ -1,0 +1,195 @@
+"""train: windows, pairs and the start model to best/ and final/, with metrics.jsonl."""
+
+import contextlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from commbert.artifacts import atomic_file, atomic_folder, read_manifest, sha256_file, write_json
+from commbert.errors import ModelError, SettingsError
+from commbert.monitoring import machine
+from commbert.nn.collectives import Processes, join, leave
+from commbert.nn.counters import SCHEME
+from commbert.nn.devices import choose_device, choose_precision
+from commbert.nn.model import load_bert, save_for_others, special_ids
+from commbert.provenance import digest_of_files, environment
+from commbert.settings.runtime import RuntimeSettings
+from commbert.settings.training import TrainingSettings
+from commbert.training.checkpoints import CheckpointStore
+from commbert.training.data import DataPaths, TrainingData, read_training_data
+from commbert.training.loop import load_best, train
+from commbert.training.plan import make_plan
+from commbert.training.step import Context
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    settings: TrainingSettings,
+    runtime: RuntimeSettings,
+    *,
+    data: DataPaths,
+    model: Path,
+    checkpoints: Path,
+    best_out: Path,
+    final_out: Path,
+    metrics_out: Path,
+    summary_out: Path,
+) -> dict[str, Any] | None:
+    """Train, on all processes alike; the first one writes.
+
+    Args:
+        settings: The run's ``training`` section.
+        runtime: Device, processes, checkpoint rhythm.
+        data: The tables.
+        model: Folder that training starts from.
+        checkpoints: Folder of resumable state; outlives a failed or stopped run.
+        best_out: Becomes the model folder with the best validation.
+        final_out: Becomes the model folder after the last step.
+        metrics_out: Becomes the record of all steps (JSONL).
+        summary_out: Becomes the summary (JSON).
+
+    Returns:
+        The summary; None if training was asked to stop before its end.
+
+    Raises:
+        TrainingError: If training cannot go on.
+        SettingsError: If there are more processes than micro-batches.
+    """
+    device = choose_device(runtime.device)
+    processes = join(device.type)
+    try:
+        return _run(settings, runtime, data, model, checkpoints, (best_out, final_out, metrics_out, summary_out), device, processes)
+    finally:
+        leave(processes)
+
+
+def _run(
+    settings: TrainingSettings,
+    runtime: RuntimeSettings,
+    paths: DataPaths,
+    model_folder: Path,
+    checkpoints: Path,
+    outputs: tuple[Path, Path, Path, Path],
+    device: torch.device,
+    processes: Processes,
+) -> dict[str, Any] | None:
+    if processes.world_size > settings.micro_batches:
+        raise SettingsError(f"training.micro_batches: expected at least {processes.world_size} (the processes), found {settings.micro_batches}.")
+    data = read_training_data(
+        paths, validation_windows=settings.validation_windows, validation_pairs=settings.validation_pairs
+    )
+    network = load_bert(model_folder, seed=settings.seed).to(device)
+    precision, reason = choose_precision(settings.precision, device)
+    context = _context(settings, data, model_folder, network.config.vocab_size, precision, device, processes)
+    store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision))
+    with store.lock() if processes.is_first else contextlib.nullcontext():
+        differing = store.prepare() if processes.is_first else []
+        if differing:
+            _log.info("checkpoints of other settings lie beside; they differ in %s", ", ".join(differing))
+        if processes.is_first:
+            _log.info("%d steps on %s, %d process(es), %s (%s)", context.plan.n_steps, device, processes.world_size, precision, reason)
+        outcome = train(
+            network,
+            context,
+            store,
+            checkpoint_every_s=runtime.checkpoint_every_s,
+            keep_checkpoints=runtime.keep_checkpoints,
+            log_every_steps=runtime.log_every_steps,
+        )
+        if not outcome.is_finished or not processes.is_first:
+            return outcome.summary if outcome.is_finished else None
+        summary = {
+            **outcome.summary,
+            "precision": precision,
+            "precision_reason": reason,
+            "machine": machine(),
+            "identity": store.identity,
+            "environment": environment(),
+            "parameters_trained": sum(p.numel() for p in network.parameters() if p.requires_grad),
+        }
+        _write_outputs(network, context, store, model_folder, outputs, summary)
+        store.forget_others()
+    return summary
+
+
+def _context(
+    settings: TrainingSettings,
+    data: TrainingData,
+    model_folder: Path,
+    vocab_size: int,
+    precision: str,
+    device: torch.device,
+    processes: Processes,
+) -> Context:
+    specials = special_ids(model_folder)
+    largest = max(int(data.windows.values.max(initial=0)), int(data.words.values.max(initial=0)))
+    if largest >= vocab_size:
+        raise ModelError(
+            f"{model_folder}: expected a vocabulary of more than {largest} entries as in the tables, found {vocab_size}. "
+            "Rerun the stages from tokenizer on."
+        )
+    plan = make_plan(
+        settings, n_windows=len(data.windows), n_pairs=len(data.pairs), world_size=processes.world_size
+    )
+    special_set = list(vars(specials).values())
+    pooling = read_manifest(model_folder)["about"]["settings"]["pooling"]
+    autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    return Context(
+        settings=settings,
+        data=data,
+        plan=plan,
+        specials=specials,
+        regular_ids=_regular_ids(model_folder, special_set),
+        pooling=pooling,
+        processes=processes,
+        device=device,
+        autocast=autocast,
+    )
+
+
+def _regular_ids(model_folder: Path, special: list[int]) -> np.ndarray:
+    """Return the ids that may stand in for a hidden token: no special and no unused entry."""
+    vocabulary = json.loads((model_folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    return np.array(sorted(i for t, i in vocabulary.items() if i not in special and not t.startswith("[unused")))
+
+
+def _identity(
+    settings: TrainingSettings, paths: DataPaths, model_folder: Path, context: Context, precision: str
+) -> dict[str, Any]:
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "data": digest_of_files(vars(paths).values()),
+        "start_weights": sha256_file(model_folder / "model.safetensors")[:16],
+        "tokenizer": sha256_file(model_folder / "tokenizer.json")[:16],
+        "steps": context.plan.n_steps,
+        "batch": [context.plan.windows.batch_size, context.plan.pairs.batch_size],
+        "precision": precision,
+        "device": context.device.type,
+        "random_scheme": SCHEME,
+    }
+
+
+def _write_outputs(
+    network: Any,
+    context: Context,
+    store: CheckpointStore,
+    model_folder: Path,
+    outputs: tuple[Path, Path, Path, Path],
+    summary: dict[str, Any],
+) -> None:
+    best_out, final_out, metrics_out, summary_out = outputs
+    settings = read_manifest(model_folder)["about"]["settings"]
+    for out, step in ((final_out, summary["steps"]), (best_out, summary["best_step"])):
+        if out is best_out:
+            load_best(store, network)
+        with atomic_folder(out, about={"settings": settings, "step": step, "identity": store.identity}) as tmp:
+            save_for_others(network.cpu(), model_folder, tmp, pooling=context.pooling)
+    with atomic_file(metrics_out) as tmp_file:
+        shutil.copyfile(store.metrics, tmp_file)
+    write_json(summary_out, summary)

@@ -1,0 +1,1 @@
+"""Source text: bytes to lines, code apart from comments, words."""

@@ -1,0 +1,1 @@
+"""Training: data, plan of batches, one step, the loop, checkpoints, and the launch of processes."""

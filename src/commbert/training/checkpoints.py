@@ -1,0 +1,158 @@
+"""Checkpoints: what a training needs to go on as if it had never stopped, written whole, found again, checked.
+
+Order, masks and dropout are functions of the step, so a checkpoint is model, optimizer, step, and what was best so far.
+It lies in a folder named after the run's identity (settings, data, tokenizer, start weights): other settings find
+other checkpoints, and going back to the old settings finds the old ones.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from commbert.artifacts import atomic_folder, read_json, remove_leftovers, verify_folder, write_json
+from commbert.errors import ArtifactError, TrainingError
+from commbert.provenance import digest
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint that was found and verified."""
+
+    folder: Path
+    state: dict[str, Any]
+
+
+class CheckpointStore:
+    """The checkpoints of one identity, below the run's ``checkpoint`` folder."""
+
+    def __init__(self, root: Path, identity: dict[str, Any]) -> None:
+        self.root = root
+        self.identity = identity
+        self.name = digest(json.dumps(identity, sort_keys=True))
+        self.folder = root / self.name
+        self.metrics = self.folder / "metrics.jsonl"
+        self.best = self.folder / "best"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep a second trainer out of the folder for as long as this process lives.
+
+        Raises:
+            TrainingError: If another process holds it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.root / ".lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise TrainingError(
+                    f"{self.root}: another training (process {file.read().strip() or 'unknown'}) writes here. "
+                    "Wait for it or stop it."
+                ) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def prepare(self) -> list[str]:
+        """Make the folder ready and return the settings in which checkpoints of other identities differ."""
+        remove_leftovers(self.folder)
+        identity_file = self.folder / "identity.json"
+        if not identity_file.is_file():
+            write_json(identity_file, self.identity)
+        differing: set[str] = set()
+        for other in self.root.glob("*/identity.json"):
+            if other.parent != self.folder:
+                differing |= set(_differences(read_json(other), self.identity))
+        return sorted(differing)
+
+    def newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the newest complete checkpoint, and why newer ones were passed over."""
+        skipped: list[str] = []
+        for folder in sorted(self.folder.glob("step-*"), reverse=True):
+            try:
+                verify_folder(folder)
+                return Checkpoint(folder, read_json(folder / "state.json")), skipped
+            except ArtifactError as error:
+                skipped.append(str(error))
+        return None, skipped
+
+    def save(
+        self,
+        parameters: dict[str, torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
+        state: dict[str, Any],
+        *,
+        keep: int,
+    ) -> Path:
+        """Write the checkpoint of ``state["step"]`` whole, then remove the oldest ones beyond ``keep``."""
+        target = self.folder / f"step-{state['step']:08d}"
+        with atomic_folder(target, about={"identity": self.name}) as tmp:
+            save_file({n: p.detach().contiguous() for n, p in parameters.items()}, str(tmp / "model.safetensors"))
+            save_file(_optimizer_tensors(parameters, optimizer), str(tmp / "optimizer.safetensors"))
+            write_json(tmp / "state.json", state)
+        for old in sorted(self.folder.glob("step-*"))[:-keep]:
+            shutil.rmtree(old)
+        return target
+
+    def restore(
+        self, checkpoint: Checkpoint, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Put the checkpoint's tensors back in place.
+
+        Raises:
+            TrainingError: If a tensor is missing or of another shape.
+        """
+        model = load_file(str(checkpoint.folder / "model.safetensors"))
+        moments = load_file(str(checkpoint.folder / "optimizer.safetensors"))
+        if model.keys() != parameters.keys():
+            raise TrainingError(f"{checkpoint.folder}: the checkpoint holds other parameters than the model. Delete it.")
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                if model[name].shape != parameter.shape:
+                    raise TrainingError(
+                        f"{checkpoint.folder}: {name}: expected shape {tuple(parameter.shape)}, "
+                        f"found {tuple(model[name].shape)}. Delete the checkpoint."
+                    )
+                parameter.copy_(model[name])
+                optimizer.state[parameter] = {
+                    key.rsplit("|", 1)[1]: value.to(parameter.device) if "|step" not in key else value
+                    for key, value in moments.items()
+                    if key.rsplit("|", 1)[0] == name
+                }
+
+    def forget_others(self) -> None:
+        """Remove the checkpoints of other identities."""
+        for other in self.root.glob("*/identity.json"):
+            if other.parent != self.folder:
+                shutil.rmtree(other.parent)
+
+
+def _optimizer_tensors(
+    parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
+) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}|{key}": torch.as_tensor(value).detach().contiguous()
+        for name, parameter in parameters.items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _differences(a: Any, b: Any, at: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        found: list[str] = []
+        for key in sorted({*a, *b}):
+            found += _differences(a.get(key), b.get(key), f"{at}.{key}" if at else key)
+        return found
+    return [] if a == b else [at]

@@ -1,0 +1,136 @@
+"""What training reads, as flat arrays: windows, positive pairs with their negatives, words, known pairs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commbert import tables
+from commbert.errors import DataError
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths laid end to end."""
+
+    values: Ints
+    offsets: Ints
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> Ints:
+        return self.values[self.offsets[row] : self.offsets[row + 1]]
+
+    def rows(self, chosen: Sequence[int] | Ints) -> list[Ints]:
+        """Return the chosen rows."""
+        return [self[int(i)] for i in chosen]
+
+
+@dataclass(frozen=True)
+class PairData:
+    """Positive pairs; pair i has the negatives ``negatives[i]``."""
+
+    anchor: Ints
+    positive: Ints
+    negatives: Ragged
+
+    def __len__(self) -> int:
+        return len(self.anchor)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Everything of the training split, and the validation rows that choose ``best/``."""
+
+    windows: Ragged
+    pairs: PairData
+    words: Ragged
+    """Token ids of each word."""
+    known: NDArray[np.uint64]
+    """Sorted keys (low id * 2^32 + high id) of pairs that share a training line."""
+    validation_windows: list[Ints]
+    validation_positive: tuple[Ints, Ints]
+    validation_negative: tuple[Ints, Ints]
+
+
+@dataclass(frozen=True)
+class DataPaths:
+    """The tables that training reads."""
+
+    windows: Path
+    validation_windows: Path
+    pairs: Path
+    validation_pairs: Path
+    known: Path
+    words: Path
+
+
+def read_windows(path: Path) -> Ragged:
+    """Read the token ids of a windows table."""
+    table = tables.read(path, tables.WINDOWS, ["input_ids"])
+    values, offsets = tables.list_values(table["input_ids"])
+    return Ragged(values.astype(np.int64), offsets)
+
+
+def read_words(path: Path) -> Ragged:
+    """Read the token ids of all words."""
+    values, offsets = tables.list_values(tables.read(path, tables.WORDS, ["token_ids"])["token_ids"])
+    return Ragged(values.astype(np.int64), offsets)
+
+
+def read_training_data(paths: DataPaths, *, validation_windows: int, validation_pairs: int) -> TrainingData:
+    """Read all tables; of the validation rows, evenly spaced ones.
+
+    Raises:
+        DataError: If a table is damaged or there is nothing to train on.
+    """
+    windows = read_windows(paths.windows)
+    if not len(windows):
+        raise DataError(f"{paths.windows}: expected at least one window, found none.")
+    known = tables.read(paths.known, tables.KNOWN_PAIRS)
+    low, high = (known[c].to_numpy().astype(np.uint64) for c in ("word_id_a", "word_id_b"))
+    heldout = read_windows(paths.validation_windows)
+    positive, negative = _matched_pairs(paths.validation_pairs, validation_pairs)
+    return TrainingData(
+        windows=windows,
+        pairs=_pair_data(paths.pairs),
+        words=read_words(paths.words),
+        known=(low << np.uint64(32)) | high,
+        validation_windows=heldout.rows(evenly(len(heldout), validation_windows)),
+        validation_positive=positive,
+        validation_negative=negative,
+    )
+
+
+def evenly(n: int, wanted: int) -> Ints:
+    """Return ``wanted`` evenly spaced row numbers of n, or all of them."""
+    return np.unique(np.linspace(0, n - 1, min(n, wanted)).astype(np.int64)) if n else np.empty(0, np.int64)
+
+
+def _pair_data(path: Path) -> PairData:
+    table = tables.read(path, tables.PAIRS, ["word_id_a", "word_id_b", "label"])
+    a, b = (table[c].to_numpy().astype(np.int64) for c in ("word_id_a", "word_id_b"))
+    is_positive = table["label"].to_numpy() == 1
+    first = np.flatnonzero(is_positive)
+    group = np.cumsum(is_positive) - 1
+    counts = np.bincount(group[~is_positive], minlength=len(first)) if len(first) else np.empty(0, np.int64)
+    return PairData(a[first], b[first], Ragged(b[~is_positive], np.concatenate([[0], np.cumsum(counts)])))
+
+
+def _matched_pairs(path: Path, wanted: int) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints]]:
+    """Return evenly spaced validation positives with their frequency-matched negatives."""
+    table = tables.read(path, tables.PAIRS, ["word_id_a", "word_id_b", "label", "kind"])
+    a, b = (table[c].to_numpy().astype(np.int64) for c in ("word_id_a", "word_id_b"))
+    kind = np.array(table["kind"].to_pylist(), dtype=object)
+    group = np.cumsum(table["label"].to_numpy() == 1)
+    negative = np.flatnonzero(kind == "frequency_matched")
+    first_of_group = np.flatnonzero(kind == "same_line")
+    positive = first_of_group[group[negative] - 1]
+    chosen = evenly(len(negative), wanted)
+    p, n = positive[chosen], negative[chosen]
+    return (a[p], b[p]), (a[n], b[n])

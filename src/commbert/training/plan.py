@@ -1,0 +1,81 @@
+"""Which windows and pairs each step reads: a pure function of (seed, step), the same for any number of processes."""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commbert.nn import counters
+from commbert.settings.training import TrainingSettings
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Rows 0 to n_rows - 1 in a new random order every epoch, without end; a batch may span two epochs."""
+
+    name: str
+    n_rows: int
+    batch_size: int
+    seed: int
+
+    def batch(self, step: int) -> tuple[Ints, Ints]:
+        """Return (epoch, row) of each sample of a step, steps counted from 0."""
+        if not self.n_rows:
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        sample = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
+        epoch = sample // self.n_rows
+        rows = np.empty(len(sample), np.int64)
+        for e in np.unique(epoch):
+            here = epoch == e
+            rows[here] = _order(self.name, self.n_rows, self.seed, int(e))[sample[here] % self.n_rows]
+        return epoch, rows
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps after which every row was read once."""
+        return math.ceil(self.n_rows / self.batch_size)
+
+
+@lru_cache(maxsize=4)
+def _order(name: str, n_rows: int, seed: int, epoch: int) -> Ints:
+    return counters.permutation(n_rows, seed, "order", name, epoch)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Both streams and how many steps are taken."""
+
+    windows: Stream
+    pairs: Stream
+    n_steps: int
+
+    def coverage(self) -> dict[str, float]:
+        """Return how many times each stream is read: no stream is cut to the shorter one."""
+        return {
+            f"{s.name}_epochs": self.n_steps * s.batch_size / s.n_rows if s.n_rows else 0.0
+            for s in (self.windows, self.pairs)
+        }
+
+
+def make_plan(settings: TrainingSettings, *, n_windows: int, n_pairs: int, world_size: int) -> Plan:
+    """Return the plan of a run.
+
+    Args:
+        settings: The run's training section.
+        n_windows: Rows of the window stream; it is empty if MLM has no weight.
+        n_pairs: Rows of the pair stream; it is empty if the contrastive loss has no weight.
+        world_size: Processes; matters only with ``batch_per_process``.
+    """
+    factor = world_size if settings.batch_per_process else 1
+    n_windows = n_windows if settings.objectives.mlm > 0 else 0
+    n_pairs = n_pairs if settings.objectives.contrastive > 0 else 0
+    windows = Stream("windows", n_windows, settings.batch_windows * factor, settings.seed)
+    pairs = Stream("pairs", n_pairs, settings.batch_pairs * factor, settings.seed)
+    lengths = {"windows": windows.steps_per_epoch, "pairs": pairs.steps_per_epoch}
+    lengths["longer"] = max(lengths.values())
+    n_steps = settings.epochs * (lengths[settings.epoch] or lengths["longer"])
+    return Plan(windows, pairs, min(n_steps, settings.max_steps or n_steps))
