@@ -14,7 +14,7 @@ import typer
 from commbert import __version__
 from commbert.artifacts import free_gib, write_json
 from commbert.errors import EXIT_STOPPED, EXIT_USER_ERROR, CommbertError, SettingsError
-from commbert.monitoring import measured
+from commbert.monitoring import measured, usable_threads
 from commbert.settings.base import Section
 from commbert.settings.config import section_from_json
 
@@ -287,7 +287,7 @@ def train(
         launch.become_training(
             sys.argv[1:],
             n_processes=launch.process_count(run.processes, run.device),
-            threads=launch.usable_threads(threads),
+            threads=usable_threads(threads),
             micro_batches=section.micro_batches,
         )
 
@@ -310,6 +310,92 @@ def train(
     is_first = os.environ.get("RANK", "0") == "0"
     if _run("train", log if is_first else None, usage if is_first else None, work) is None:
         raise typer.Exit(EXIT_STOPPED)
+
+
+@app.command()
+def evaluate(
+    settings: Settings,
+    model: In,
+    files: In,
+    line_words: In,
+    words: In,
+    known: In,
+    pairs: In,
+    windows: In,
+    train_windows: In,
+    windows_tokenizer: In,
+    out: Out,
+    scores_out: Out,
+    pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
+    split: Annotated[str, typer.Option(help="test, or validation (then with the validation tables).")] = "test",
+    trained_head: Annotated[bool, typer.Option(help="The folder's MLM head was trained: measure it.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 64,
+    runtime: Runtime = "{}",
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Measure a model on the held-out test split."""
+    os.environ["OMP_NUM_THREADS"] = str(usable_threads(threads))
+
+    def work() -> Any:
+        from commbert.settings.evaluation import EvaluationSettings
+        from commbert.settings.runtime import RuntimeSettings
+        from commbert.stages import evaluate as stage
+
+        return stage.run(
+            _section(EvaluationSettings, settings, "evaluation"),
+            model=model,
+            pooling=pooling,
+            has_trained_head=trained_head,
+            data=stage.EvaluationPaths(files, line_words, words, known, pairs, windows, train_windows, windows_tokenizer),
+            split=split,
+            device=_section(RuntimeSettings, runtime, "runtime").device,
+            out=out,
+            scores_out=scores_out,
+        )
+
+    _run("evaluate", log, usage, work)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Option(help="Name of the run.")],
+    config: Annotated[str, typer.Option(help="All settings of the run, as JSON; printed.")],
+    ingest: In,
+    words: In,
+    receipts: In,
+    windows: In,
+    pairs: In,
+    training: In,
+    metrics: In,
+    model: In,
+    evaluation: In,
+    usage_folder: In,
+    markdown_out: Out,
+    json_out: Out,
+    html_out: Out,
+    loss_out: Out,
+    figures_out: Out,
+    other: Annotated[list[str] | None, typer.Option(help="NAME=FILE of another evaluation.json; one column each.")] = None,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Render the report of a run as Markdown, JSON and HTML, and its model card."""
+
+    def work() -> Any:
+        from commbert.stages import report as stage
+
+        others = {name: Path(path) for name, _, path in (o.partition("=") for o in other or [])}
+        return stage.run(
+            run,
+            config=config,
+            inputs=stage.ReportInputs(
+                ingest, words, receipts, windows, pairs, training, metrics, model, evaluation, usage_folder, others
+            ),
+            outputs=stage.ReportOutputs(markdown_out, json_out, html_out, loss_out, figures_out),
+        )
+
+    _run("report", log, usage, work)
 
 
 class _OneLine(logging.Formatter):

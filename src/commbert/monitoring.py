@@ -1,5 +1,6 @@
 """What a stage ran on and what it took: device names, seconds, memory. Missing sensors give None, never a guess."""
 
+import os
 import platform
 import resource
 import time
@@ -43,6 +44,12 @@ def measured() -> Iterator[Usage]:
 def gpu_count() -> int:
     """Return the number of NVIDIA GPUs of this machine, 0 without a driver."""
     return len(_gpus())
+
+
+def usable_threads(wanted: int) -> int:
+    """Return ``wanted``, or what Snakemake granted the rule, or the cores this process may use, whichever is least."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(wanted, cores))
 
 
 def machine() -> dict[str, Any]:

@@ -129,3 +129,9 @@ def commit() -> str | None:
 def environment() -> dict[str, str | None | dict[str, str]]:
     """Return what a result is stored with: versions, platform, commit."""
     return {"versions": versions(), "platform": platform.platform(), "python": sys.version.split()[0], "commit": commit()}
+
+
+def templates_digest() -> str:
+    """Return a digest of the report's templates."""
+    folder = Path(__file__).parent / "reporting" / "templates"
+    return digest(*(f"{p.name}\0{p.read_text(encoding='utf-8')}" for p in sorted(folder.iterdir()) if p.is_file()))

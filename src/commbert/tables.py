@@ -94,6 +94,7 @@ WORDS = Table(
         token_ids=pa.list_(pa.field("item", pa.int32(), nullable=False)),
         n_pieces_before=pa.uint8(),
         in_english=pa.bool_(),
+        in_code=pa.bool_(),
     ),
 )
 WINDOWS = Table(

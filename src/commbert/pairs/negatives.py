@@ -5,7 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from commbert.pairs.positives import Ids, Keys, contains, pair_keys
+from commbert.known import Keys, contains, pair_keys
+from commbert.pairs.positives import Ids
 
 _TRIES = 64
 NO_WORD = np.uint32(0xFFFFFFFF)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from commbert.known import Keys, pair_keys
+
 Ids = NDArray[np.uint32]
-Keys = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,6 @@ def _unrank(number: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.in
     return number - j * (j - 1) // 2, j
 
 
-def pair_keys(a: Ids, b: Ids) -> Keys:
-    """Return one number per unordered pair."""
-    low, high = np.minimum(a, b).astype(np.uint64), np.maximum(a, b).astype(np.uint64)
-    return (low << np.uint64(32)) | high
-
-
 def all_pair_keys(lines: LineWords) -> Keys:
     """Return the distinct unordered pairs of words that share a line, sorted."""
     keys = [np.empty(0, np.uint64)]
@@ -101,11 +96,3 @@ def all_pair_keys(lines: LineWords) -> Keys:
         for i in range(n - 1):
             keys.append(np.unique(pair_keys(np.repeat(rows[:, i], n - 1 - i), rows[:, i + 1 :].ravel())))
     return np.unique(np.concatenate(keys))
-
-
-def contains(sorted_keys: Keys, keys: Keys) -> NDArray[np.bool_]:
-    """Return which of ``keys`` stand in ``sorted_keys``."""
-    if len(sorted_keys) == 0:
-        return np.zeros(len(keys), np.bool_)
-    at = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
-    return np.asarray(sorted_keys[at] == keys)

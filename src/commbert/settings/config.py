@@ -67,6 +67,18 @@ class Config(Section):
         """Return the ``training`` section with the run's changes."""
         return _overridden(self.training, self.runs[run].training)
 
+    def settings_of(self, run: str) -> str:
+        """Return all settings of a run that decide its result, as JSON: what its report prints."""
+        whole = self.model_dump(mode="json", exclude={"runtime", "runs"})
+        whole |= {"model": self.model_of(run).model_dump(mode="json")}
+        whole |= {"training": self.training_of(run).model_dump(mode="json")}
+        return json.dumps(whole, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def reported_runs(self) -> list[str]:
+        """Return the runs that get a report: all but those that only serve as a column of another one."""
+        return [run for run in self.runs if run == "final" or run not in self.report.compare_with]
+
 
 def _overridden(section: S, changes: Mapping[str, Any]) -> S:
     raw = merged(section.model_dump(mode="json"), dict(changes))

@@ -18,5 +18,9 @@ class EvaluationSettings(Section):
     """Random word pairs for the mean cosine."""
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
     """Resamples for the 95 % intervals, by anchor word for pairs, by word for retrieval, by window for MLM."""
+    telling_words: tuple[str, ...] = ()
+    """Words whose nearest neighbours are kept; empty = the most frequent words of the code that English lacks."""
+    neighbours: Annotated[int, Field(ge=1, le=100)] = 8
+    """Neighbours of each telling word."""
     seed: Seed = 17
     """Draws samples, masks and resamples."""

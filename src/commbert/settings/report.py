@@ -10,9 +10,6 @@ class ReportSettings(Section):
 
     compare_with: tuple[Name, ...] = ("base",)
     """Columns beside the run: ``base`` (the untouched base model) or names of other runs."""
-    telling_words: tuple[str, ...] = ()
-    """Words whose nearest neighbours are printed before and after; empty = the most frequent ones of the code that
-    English does not have."""
 
     @model_validator(mode="after")
     def _no_column_twice(self) -> "ReportSettings":

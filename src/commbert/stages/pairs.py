@@ -11,18 +11,16 @@ from commbert import tables
 from commbert.artifacts import write_json
 from commbert.corpus.reading import split_of_files
 from commbert.errors import DataError
+from commbert.known import Keys, contains, pair_keys, write_known
 from commbert.pairs.negatives import NO_WORD, draw_from, draw_matched
 from commbert.pairs.positives import (
     DrawnPairs,
     Ids,
-    Keys,
     LineWords,
     all_pair_keys,
     capped,
-    contains,
     draw_pairs,
     kept,
-    pair_keys,
     subsampled,
 )
 from commbert.provenance import digest, digest_of_files
@@ -63,12 +61,7 @@ def run(
     known = all_pair_keys(lines["train"])
     anywhere = np.unique(np.concatenate([known, *(all_pair_keys(lines[s]) for s in tables.SPLITS[1:])]))
     provenance = {"settings": digest(settings.as_json()), "inputs": digest_of_files([files, line_words, words])}
-    tables.write(
-        known_out,
-        tables.KNOWN_PAIRS,
-        {"word_id_a": (known >> np.uint64(32)).astype(np.uint32), "word_id_b": (known & np.uint64(0xFFFFFFFF)).astype(np.uint32)},
-        provenance=provenance,
-    )
+    write_known(known_out, known, provenance)
     summary: dict[str, Any] = {"known_pairs": len(known), "splits": {}, "leakage": {}}
     for number, name in enumerate(tables.SPLITS):
         rng = np.random.default_rng([settings.seed, 2, number])

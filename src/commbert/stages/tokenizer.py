@@ -10,7 +10,13 @@ from commbert.corpus.reading import read_lines
 from commbert.provenance import digest, digest_of_files
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.tokenization.encoding import encode_words, is_lower_case, load_tokenizer
-from commbert.tokenization.extension import check_extension, choose_words, count_pretokens, receipts, write_tokenizer
+from commbert.tokenization.extension import (
+    check_extension,
+    choose_words,
+    count_pretokens,
+    receipts,
+    write_tokenizer,
+)
 
 
 def run(
@@ -79,6 +85,7 @@ def run(
         "token_ids": encode_words(after, words),
         "n_pieces_before": pieces_before,
         "in_english": code["in_english"].to_pylist() + [True] * len(only_english),
+        "in_code": [True] * len(code_words) + [False] * len(only_english),
     }
     found["words"] = tables.write(words_out, tables.WORDS, columns, provenance=provenance)
     write_json(receipts_out, found)

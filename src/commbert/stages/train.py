@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from commbert.artifacts import atomic_file, atomic_folder, read_manifest, sha256_file, write_json
+from commbert.artifacts import (
+    atomic_file,
+    atomic_folder,
+    read_manifest,
+    sha256_file,
+    write_json,
+)
 from commbert.errors import ModelError, SettingsError
 from commbert.monitoring import machine
 from commbert.nn.collectives import Processes, join, leave

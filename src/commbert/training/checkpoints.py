@@ -18,7 +18,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from commbert.artifacts import atomic_folder, read_json, remove_leftovers, verify_folder, write_json
+from commbert.artifacts import (
+    atomic_folder,
+    read_json,
+    remove_leftovers,
+    verify_folder,
+    write_json,
+)
 from commbert.errors import ArtifactError, TrainingError
 from commbert.provenance import digest
 

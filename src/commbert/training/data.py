@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from commbert import tables
 from commbert.errors import DataError
+from commbert.known import read_known
 
 Ints = NDArray[np.int64]
 
@@ -92,15 +93,13 @@ def read_training_data(paths: DataPaths, *, validation_windows: int, validation_
     windows = read_windows(paths.windows)
     if not len(windows):
         raise DataError(f"{paths.windows}: expected at least one window, found none.")
-    known = tables.read(paths.known, tables.KNOWN_PAIRS)
-    low, high = (known[c].to_numpy().astype(np.uint64) for c in ("word_id_a", "word_id_b"))
     heldout = read_windows(paths.validation_windows)
     positive, negative = _matched_pairs(paths.validation_pairs, validation_pairs)
     return TrainingData(
         windows=windows,
         pairs=_pair_data(paths.pairs),
         words=read_words(paths.words),
-        known=(low << np.uint64(32)) | high,
+        known=read_known(paths.known),
         validation_windows=heldout.rows(evenly(len(heldout), validation_windows)),
         validation_positive=positive,
         validation_negative=negative,

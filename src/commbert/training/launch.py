@@ -56,10 +56,3 @@ def become_training(arguments: list[str], *, n_processes: int, threads: int, mic
 def is_launched() -> bool:
     """Return whether this process is one of the training processes."""
     return LAUNCHED in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
-
-
-def usable_threads(wanted: int) -> int:
-    """Return ``wanted``, or what Snakemake granted the rule, or the cores this process may use, whichever is least."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(wanted, cores))
-

@@ -23,7 +23,12 @@ from commbert.nn.collectives import same_on_all
 from commbert.nn.measures import auc, cosines, mlm_scores
 from commbert.nn.model import text_vectors
 from commbert.training.checkpoints import CheckpointStore
-from commbert.training.optimization import make_optimizer, rate_factor, set_rate, trainable_parameters
+from commbert.training.optimization import (
+    make_optimizer,
+    rate_factor,
+    set_rate,
+    trainable_parameters,
+)
 from commbert.training.progress import TrainingProgress
 from commbert.training.step import Context, StepResult, gradient_of_step
 
@@ -91,13 +96,15 @@ def train(
                     if metrics:
                         metrics.add({"event": "validation", "step": state.step, **found})
                 is_stopping = same_on_all(stop.requested, context.processes, context.device)
+                is_last = state.step == context.plan.n_steps or state.stopped_early
                 state.trained_s = time.monotonic() - started
-                if is_first and (is_stopping or time.monotonic() - saved_at > checkpoint_every_s):
+                # The last step is saved too: whoever comes back to these settings has the model without training.
+                if is_first and (is_stopping or is_last or time.monotonic() - saved_at > checkpoint_every_s):
                     assert metrics is not None
                     state.metrics_bytes = metrics.synced()
                     store.save(parameters, optimizer, vars(state), keep=keep_checkpoints)
                     saved_at = time.monotonic()
-                if is_stopping:
+                if is_stopping and not is_last:
                     _log.warning("stopped after step %d as asked; start again to go on", state.step)
                     return Outcome(False, _summary(context, state))
     finally:

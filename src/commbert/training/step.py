@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BertForPreTraining
 
+from commbert.known import contains, pair_keys
 from commbert.nn import counters
 from commbert.nn.collectives import Processes, gather_rows, sum_gradients, summed
 from commbert.nn.losses import info_nce_sum, mlm_loss_sum
@@ -191,18 +192,8 @@ def _allowed(context: Context, anchor: Ints, positive: Ints, candidate: Ints) ->
     same = (anchor[:, None] == candidate) | (positive[:, None] == candidate)
     if not context.settings.contrastive.mask_known_positives:
         return ~same, 0
-    known = known_pairs(context.data.known, anchor[:, None], candidate[None, :])
+    known = contains(context.data.known, pair_keys(anchor[:, None], candidate[None, :]))
     return ~(same | known), int((known & ~same).sum())
-
-
-def known_pairs(known: NDArray[np.uint64], a: Ints, b: Ints) -> NDArray[np.bool_]:
-    """Return which pairs (a, b), broadcast, stand in the sorted keys of known pairs."""
-    low, high = np.minimum(a, b).astype(np.uint64), np.maximum(a, b).astype(np.uint64)
-    keys = (low << np.uint64(32)) | high
-    if not len(known):
-        return np.zeros(keys.shape, np.bool_)
-    at = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-    return np.asarray(known[at] == keys)
 
 
 def _n_terms(words: WordBatch | None, settings: TrainingSettings) -> int:

@@ -1,0 +1,73 @@
+# commbert: from a tree of telecom source code to an embedding model that knows its words.
+# Stages are plain commands (`commbert --help`); this file says what depends on what.
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from commbert.errors import SettingsError
+from commbert.settings.config import load
+
+min_version("9.27")
+
+
+configfile: "config.yaml"
+
+
+try:
+    CONFIG = load(config)
+except SettingsError as error:
+    raise WorkflowError(str(error))
+
+# Jobs find the commands of this installation, and the settings that change no result, in their environment.
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+os.environ["COMMBERT_RUNTIME"] = CONFIG.runtime.as_json()
+
+
+wildcard_constraints:
+    run="|".join(CONFIG.runs),
+    source="[A-Za-z0-9._-]+",
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/report.smk"
+
+
+localrules:
+    all,
+    data,
+    train,
+    evaluate,
+    report,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.input,
+
+
+rule data:
+    input:
+        rules.words.output.summary,
+        rules.windows.output.summary,
+        rules.pairs.output.summary,
+        rules.tokenizer.output.receipts,
+
+
+rule train:
+    input:
+        expand("results/runs/{run}/training.json", run=CONFIG.runs),
+
+
+rule evaluate:
+    input:
+        "results/baselines/base/evaluation.json",
+        expand("results/runs/{run}/evaluation.json", run=CONFIG.runs),
+
+
+rule report:
+    input:
+        expand("reports/{run}_training_report.md", run=CONFIG.reported_runs),

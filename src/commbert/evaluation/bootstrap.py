@@ -1,0 +1,75 @@
+"""Bootstrap intervals by cluster; equal clusters and seed give equal resamples, so differences can be paired."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % interval and the number of items it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Return JSON-ready fields; a figure of nothing is None."""
+        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(self).items()}
+
+
+def resample_weights(clusters: Ints, n_resamples: int, seed: int) -> tuple[Ints, NDArray[np.int32]]:
+    """Return (index of each item's cluster, [n_resamples, n_clusters] how often each cluster is drawn)."""
+    distinct, index = np.unique(clusters, return_inverse=True)
+    rng = np.random.default_rng([seed, 3])
+    n = len(distinct)
+    if n == 0:
+        return index, np.zeros((n_resamples, 0), np.int32)
+    return index, rng.multinomial(n, np.full(n, 1.0 / n), size=n_resamples).astype(np.int32)
+
+
+def estimate(value: float, resampled: Floats, n: int) -> Estimate:
+    """Return a figure with the 2.5th and 97.5th percentile of its resamples."""
+    good = resampled[~np.isnan(resampled)]
+    if not len(good):
+        return Estimate(value, float("nan"), float("nan"), n)
+    low, high = np.percentile(good, [2.5, 97.5])
+    return Estimate(value, float(low), float(high), n)
+
+
+def mean_resamples(values: Floats, clusters: Ints, *, weights: Floats | None, n_resamples: int, seed: int) -> Floats:
+    """Return the (weighted: sum of values over sum of weights) mean of each resample."""
+    index, drawn = resample_weights(clusters, n_resamples, seed)
+    n = drawn.shape[1]
+    top = np.bincount(index, values, n)
+    bottom = np.bincount(index, weights if weights is not None else np.ones_like(values), n)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((drawn @ top) / (drawn @ bottom))
+
+
+def auc_resamples(positive: Floats, negative: Floats, clusters: Ints, *, n_resamples: int, seed: int) -> Floats:
+    """Return the AUC of each resample.
+
+    Args:
+        positive: [n] score of each positive.
+        negative: [n] score of its negative.
+        clusters: [n] what is resampled (the anchor word).
+        n_resamples: How many.
+        seed: Of the draws.
+    """
+    index, drawn = resample_weights(clusters, n_resamples, seed)
+    scores, place = np.unique(np.concatenate([positive, negative]), return_inverse=True)
+    at_positive, at_negative = place[: len(positive)], place[len(positive) :]
+    out = np.empty(n_resamples)
+    for i, weight_of_cluster in enumerate(drawn):
+        weight = weight_of_cluster[index].astype(np.float64)
+        w_pos = np.bincount(at_positive, weight, len(scores))
+        w_neg = np.bincount(at_negative, weight, len(scores))
+        below = np.cumsum(w_neg) - w_neg / 2
+        out[i] = (w_pos @ below) / max(w_pos.sum() * w_neg.sum(), 1e-12)
+    return out

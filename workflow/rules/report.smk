@@ -1,0 +1,69 @@
+# One report per run, from one context of measured values.
+
+
+def evaluation_of(name):
+    folder = "results/baselines/base" if name == "base" else f"results/runs/{name}"
+    return f"{folder}/evaluation.json"
+
+
+def compared_with(wildcards):
+    return [name for name in CONFIG.report.compare_with if name != wildcards.run]
+
+
+rule report_run:
+    input:
+        ingest=rules.ingest.output.summary,
+        words=rules.words.output.summary,
+        receipts=rules.tokenizer.output.receipts,
+        windows=rules.windows.output.summary,
+        pairs=rules.pairs.output.summary,
+        training=rules.train_run.output.summary,
+        metrics=rules.train_run.output.metrics,
+        model=rules.train_run.output.final,
+        evaluation=rules.evaluate_run.output.evaluation,
+        others=lambda wildcards: [evaluation_of(name) for name in compared_with(wildcards)],
+    output:
+        markdown=report(
+            "reports/{run}_training_report.md",
+            caption="../report/training_report.rst",
+            category="Reports",
+            labels={"run": "{run}", "format": "Markdown"},
+        ),
+        json="reports/{run}_training_report.json",
+        html=report(
+            "reports/{run}_training_report.html",
+            caption="../report/training_report.rst",
+            category="Reports",
+            labels={"run": "{run}", "format": "HTML"},
+        ),
+        loss=report(
+            "reports/figures/{run}_loss.svg",
+            caption="../report/loss.rst",
+            category="Figures",
+            labels={"run": "{run}", "figure": "loss"},
+        ),
+        metric=report(
+            "reports/figures/{run}_figures.svg",
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"run": "{run}", "figure": "before and after"},
+        ),
+    log:
+        text="results/logs/report.{run}.log",
+        usage="results/logs/report.{run}.usage.json",
+    benchmark:
+        "results/benchmarks/report.{run}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        settings=lambda wildcards: CONFIG.settings_of(wildcards.run),
+        others=lambda wildcards: [f"--other={name}={evaluation_of(name)}" for name in compared_with(wildcards)],
+        code=code_digest("commbert.stages.report"),
+        templates=templates_digest(),
+    shell:
+        "commbert report --run {wildcards.run} --config {params.settings:q} --ingest {input.ingest} "
+        "--words {input.words} --receipts {input.receipts} --windows {input.windows} --pairs {input.pairs} "
+        "--training {input.training} --metrics {input.metrics} --model {input.model} "
+        "--evaluation {input.evaluation} {params.others:q} --usage-folder results/logs "
+        "--markdown-out {output.markdown} --json-out {output.json} --html-out {output.html} "
+        "--loss-out {output.loss} --figures-out {output.metric} --log {log.text} --usage {log.usage}"
