@@ -21,8 +21,12 @@ except SettingsError as error:
     raise WorkflowError(str(error))
 
 # Jobs find the commands of this installation, and the settings that change no result, in their environment.
-os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
-os.environ["COMMBERT_RUNTIME"] = CONFIG.runtime.as_json()
+os.environ.update(
+    PATH=os.pathsep.join(
+        [os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]
+    ),
+    COMMBERT_RUNTIME=CONFIG.runtime.as_json(),
+)
 
 
 wildcard_constraints:
@@ -41,12 +45,6 @@ localrules:
     train,
     evaluate,
     report,
-
-
-rule all:
-    default_target: True
-    input:
-        rules.report.input,
 
 
 rule data:
@@ -71,3 +69,9 @@ rule evaluate:
 rule report:
     input:
         expand("reports/{run}_training_report.md", run=CONFIG.reported_runs),
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.input,

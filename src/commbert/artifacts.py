@@ -89,7 +89,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{folder}: expected a complete folder, found no readable {MANIFEST}. Make it anew.") from error
+        raise ArtifactError(
+            f"{folder}: expected a complete folder, found no readable {MANIFEST}. Make it anew."
+        ) from error
     return manifest
 
 

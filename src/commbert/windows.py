@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -93,7 +94,11 @@ def cut_windows(
     out = WindowColumns([], [], [], [], [], [])
     for low, high in file_bounds(file_ids):
         windows = windows_of_file(
-            offsets[low : high + 1], lines_before=lines_before, lines_after=lines_after, stride=stride, max_tokens=max_length - 2
+            offsets[low : high + 1],
+            lines_before=lines_before,
+            lines_after=lines_after,
+            stride=stride,
+            max_tokens=max_length - 2,
         )
         for w in windows:
             out.file_id.append(int(file_ids[low]))
@@ -111,7 +116,7 @@ def file_bounds(file_ids: np.ndarray) -> list[tuple[int, int]]:
         return []
     cuts = np.flatnonzero(np.diff(file_ids)) + 1
     edges = [0, *cuts.tolist(), len(file_ids)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def share_seen(rows: Sequence[bytes], seen: set[bytes]) -> float:

@@ -3,7 +3,9 @@
 from commbert.corpus.fingerprints import fingerprint_sources
 from commbert.provenance import code_digest, templates_digest
 
-WHEELS = {source.name: source for source in CONFIG.corpus.sources if source.kind == "wheel"}
+WHEELS = {
+    source.name: source for source in CONFIG.corpus.sources if source.kind == "wheel"
+}
 
 
 rule fetch:

@@ -1,15 +1,6 @@
 # One report per run, from one context of measured values.
 
 
-def evaluation_of(name):
-    folder = "results/baselines/base" if name == "base" else f"results/runs/{name}"
-    return f"{folder}/evaluation.json"
-
-
-def compared_with(wildcards):
-    return [name for name in CONFIG.report.compare_with if name != wildcards.run]
-
-
 rule report_run:
     input:
         ingest=rules.ingest.output.summary,
@@ -21,7 +12,7 @@ rule report_run:
         metrics=rules.train_run.output.metrics,
         model=rules.train_run.output.final,
         evaluation=rules.evaluate_run.output.evaluation,
-        others=lambda wildcards: [evaluation_of(name) for name in compared_with(wildcards)],
+        others=lambda wildcards: list(CONFIG.evaluations_beside(wildcards.run).values()),
     output:
         markdown=report(
             "reports/{run}_training_report.md",
@@ -57,7 +48,10 @@ rule report_run:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.settings_of(wildcards.run),
-        others=lambda wildcards: [f"--other={name}={evaluation_of(name)}" for name in compared_with(wildcards)],
+        others=lambda wildcards: [
+            f"--other={name}={path}"
+            for name, path in CONFIG.evaluations_beside(wildcards.run).items()
+        ],
         code=code_digest("commbert.stages.report"),
         templates=templates_digest(),
     shell:

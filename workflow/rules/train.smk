@@ -32,6 +32,7 @@ rule train_run:
         validation_pairs=rules.pairs.output.validation,
         known=rules.pairs.output.known,
         words=rules.tokenizer.output.words,
+        corpus=rules.ingest.output.summary,
     output:
         best=directory("results/runs/{run}/best"),
         final=directory("results/runs/{run}/final"),
@@ -52,7 +53,7 @@ rule train_run:
         "commbert train --settings {params.settings:q} --model {input.start} --windows {input.windows} "
         "--validation-windows {input.validation_windows} --pairs {input.pairs} "
         "--validation-pairs {input.validation_pairs} --known {input.known} --words {input.words} "
-        "--checkpoints results/runs/{wildcards.run}/checkpoint --best-out {output.best} --final-out {output.final} "
+        "--corpus {input.corpus} --checkpoints results/runs/{wildcards.run}/checkpoint --best-out {output.best} --final-out {output.final} "
         "--metrics-out {output.metrics} --summary-out {output.summary} --threads {threads} "
         "--log {log.text} --usage {log.usage}"
 
@@ -118,7 +119,11 @@ rule evaluate_run:
     params:
         settings=CONFIG.evaluation.as_json(),
         pooling=lambda wildcards: CONFIG.model_of(wildcards.run).pooling,
-        head=lambda wildcards: "--trained-head" if CONFIG.training_of(wildcards.run).objectives.mlm > 0 else "",
+        head=lambda wildcards: (
+            "--trained-head"
+            if CONFIG.training_of(wildcards.run).objectives.mlm > 0
+            else ""
+        ),
         code=code_digest("commbert.stages.evaluate"),
     shell:
         EVALUATE

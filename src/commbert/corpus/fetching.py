@@ -71,7 +71,7 @@ def wheel_members(wheel: Path) -> Iterator[tuple[str, int, zipfile.ZipInfo, zipf
         for member in members:
             parts = PurePosixPath(member.filename).parts
             if member.filename.startswith("/") or "\\" in member.filename or ".." in parts:
-                raise SourceError(f"{wheel}: {ascii(member.filename)} points outside of the archive; refused.")
+                raise SourceError(f"{wheel}: {member.filename!a} points outside of the archive; refused.")
             yield member.filename, member.file_size, member, archive
 
 
@@ -85,7 +85,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: in
         with archive.open(member) as file:
             data = file.read(max_bytes + 1)
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise SourceError(f"{archive.filename}: {ascii(member.filename)} cannot be read: {error}") from error
+        raise SourceError(f"{archive.filename}: {member.filename!a} cannot be read: {error}") from error
     if len(data) > max_bytes or len(data) != member.file_size:
-        raise SourceError(f"{archive.filename}: {ascii(member.filename)} is not of the size its header says; refused.")
+        raise SourceError(f"{archive.filename}: {member.filename!a} is not of the size its header says; refused.")
     return data

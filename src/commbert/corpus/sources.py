@@ -119,7 +119,7 @@ def _walked(source: PathSource) -> list[tuple[Path, Path, str]]:
     if start.is_file() or start.is_dir():
         roots = [start]
     else:
-        roots = [Path(p) for p in sorted(glob.glob(str(start), recursive=True))]
+        roots = [Path(p) for p in sorted(glob.glob(str(start), recursive=True))]  # noqa: PTH207  (absolute patterns)
     if not roots:
         raise SourceError(
             f"source {source.name}: expected a file, folder or glob pattern that matches something, "
@@ -127,7 +127,7 @@ def _walked(source: PathSource) -> list[tuple[Path, Path, str]]:
         )
     found: dict[Path, tuple[Path, Path, str]] = {}
     for root in roots:
-        if root.is_dir() and not root.is_symlink() or root == start and root.is_dir():
+        if (root.is_dir() and not root.is_symlink()) or (root == start and root.is_dir()):
             for path, kind in _scan(root):
                 found.setdefault(path, (start if len(roots) == 1 else root.parent, path, kind))
         else:
@@ -160,6 +160,6 @@ def _kind(mode: int) -> str:
 
 
 def _name(root: Path, path: Path) -> str:
-    """Return the path inside the source; bytes that are no UTF-8 are shown as ``\\xNN``."""
+    r"""Return the path inside the source; bytes that are no UTF-8 are shown as ``\xNN``."""
     relative = path.name if root == path else os.path.relpath(path, root)
     return os.fsencode(relative).decode("utf-8", "backslashreplace")

@@ -59,7 +59,9 @@ def read_pairs(path: Path, known: NDArray[np.uint64]) -> HeldOutPairs:
     )
 
 
-def rung_scores(pairs: HeldOutPairs, rung: str, vectors: Tensor, row_of: Ints, n_lines: NDArray[np.uint64]) -> RungScores:
+def rung_scores(
+    pairs: HeldOutPairs, rung: str, vectors: Tensor, row_of: Ints, n_lines: NDArray[np.uint64]
+) -> RungScores:
     """Score one rung.
 
     The blind control never sees the first word: it scores the second one by its cosine to the mean of all anchors.

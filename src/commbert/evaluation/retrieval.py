@@ -35,7 +35,9 @@ class RetrievalScores:
     """Share of the partners among the first k, of at most k."""
 
 
-def held_out_partners(line_words: Path, in_split: NDArray[np.bool_], usable: NDArray[np.bool_], known: NDArray[np.uint64]) -> Partners:
+def held_out_partners(
+    line_words: Path, in_split: NDArray[np.bool_], usable: NDArray[np.bool_], known: NDArray[np.uint64]
+) -> Partners:
     """Collect the novel partners of every word of a held-out split.
 
     Args:
@@ -97,4 +99,3 @@ def retrieve(
             for k in at:
                 recall[k].append(float((ranks <= k).sum()) / min(k, len(ranks)))
     return RetrievalScores(partners.query[chosen], np.array(reciprocal), {k: np.array(v) for k, v in recall.items()})
-

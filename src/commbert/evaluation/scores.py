@@ -76,7 +76,9 @@ def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> tupl
         if positive is None or negative is None or not len(positive.value):
             return None
         draws = auc_resamples(positive.value, negative.value, positive.cluster, **options)
-        one = auc_resamples(positive.value, negative.value, np.zeros(len(positive.value), np.int64), n_resamples=1, seed=0)
+        one = auc_resamples(
+            positive.value, negative.value, np.zeros(len(positive.value), np.int64), n_resamples=1, seed=0
+        )
         return float(one[0]), draws, len(positive.value)
     per_char = name == "mlm_loss_per_char"
     column = scores.get("mlm_loss" if per_char else name)

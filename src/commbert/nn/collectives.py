@@ -89,9 +89,7 @@ class _GatherRows(torch.autograd.Function):
         return gradient[start : start + n], None, None
 
 
-def gather_rows(
-    local: Float[Tensor, "n h"], n_rows: list[int], processes: Processes
-) -> Float[Tensor, "total h"]:
+def gather_rows(local: Float[Tensor, "n h"], n_rows: list[int], processes: Processes) -> Float[Tensor, "total h"]:
     """Return the rows of all processes, rank after rank, with gradient to every one of them.
 
     Gathering without gradient gives the same loss and a wrong gradient. The caller's loss on this rank must be its

@@ -70,6 +70,5 @@ def _smallest(draw: NDArray[np.float64], starts: NDArray[np.int64]) -> NDArray[n
         return np.empty(0, np.int64)
     least = np.minimum.reduceat(draw, starts)
     lengths = np.diff(np.append(starts, len(draw)))
-    where = np.flatnonzero(draw == np.repeat(least, lengths))
     # Two equal draws in one window are possible in principle; then both are predicted.
-    return where
+    return np.flatnonzero(draw == np.repeat(least, lengths))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,7 +68,7 @@ def mlm_scores(
     was_training = model.training
     model.eval()
     order = sorted(range(len(windows)), key=lambda i: -len(windows[i]))
-    parts: list[tuple[NDArray[np.int64], ...]] = []
+    parts: list[tuple[NDArray[Any], ...]] = []
     with torch.inference_mode():
         for at in range(0, len(order), batch_size):
             rows = np.array(order[at : at + batch_size])
@@ -85,7 +86,9 @@ def mlm_scores(
             )
             batch = padded(np.split(masked.input_ids, np.cumsum(lengths)[:-1]), specials, device)
             window, place = token_places(lengths, masked.positions)
-            hidden = hidden_states(model, batch)[torch.from_numpy(window).to(device), torch.from_numpy(place).to(device)]
+            hidden = hidden_states(model, batch)[
+                torch.from_numpy(window).to(device), torch.from_numpy(place).to(device)
+            ]
             logits = model.cls.predictions(hidden).float()
             labels = torch.from_numpy(masked.labels).to(device)
             loss, rank = _loss_and_rank(logits, labels)
@@ -96,7 +99,9 @@ def mlm_scores(
     return MlmScores(window[order_again], label[order_again], loss[order_again], rank[order_again])
 
 
-def token_places(lengths: NDArray[np.int64], positions: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def token_places(
+    lengths: NDArray[np.int64], positions: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Turn positions in sequences laid end to end into (row, column) of the padded batch; [CLS] shifts by one."""
     ends = np.cumsum(lengths)
     row = np.searchsorted(ends, positions, side="right")

@@ -5,14 +5,21 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor
 from transformers import BertForPreTraining
 from transformers.utils import logging as transformers_logging
 
 from commbert.errors import ModelError
+
+TokenSequence = Sequence[int] | NDArray[np.int64]
+"""Token ids of one text, without [CLS] and [SEP]."""
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -45,7 +52,9 @@ def special_ids(tokenizer_folder: Path) -> SpecialIds:
     vocabulary = json.loads((tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     missing = [t for t in SPECIALS if t not in vocabulary]
     if missing:
-        raise ModelError(f"{tokenizer_folder}/tokenizer.json: expected the entries {', '.join(SPECIALS)}, lacks {missing}.")
+        raise ModelError(
+            f"{tokenizer_folder}/tokenizer.json: expected the entries {', '.join(SPECIALS)}, lacks {missing}."
+        )
     return SpecialIds(*(vocabulary[t] for t in SPECIALS))
 
 
@@ -61,7 +70,7 @@ def load_bert(folder: Path, *, seed: int = 0) -> BertForPreTraining:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        model, info = BertForPreTraining.from_pretrained(
+        loaded: Any = BertForPreTraining.from_pretrained(
             str(folder),
             local_files_only=True,
             use_safetensors=True,
@@ -71,6 +80,8 @@ def load_bert(folder: Path, *, seed: int = 0) -> BertForPreTraining:
         )
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"{folder}: cannot be loaded as BERT: {str(error).splitlines()[0][:300]}") from error
+    model: BertForPreTraining = loaded[0]
+    info: dict[str, Any] = loaded[1]
     lacking = [k for k in info["missing_keys"] if not k.startswith(("cls.", "bert.pooler."))]
     if lacking or info.get("mismatched_keys"):
         raise ModelError(f"{folder}: weights do not fit config.json: {(lacking or list(info['mismatched_keys']))[:3]}.")
@@ -79,17 +90,13 @@ def load_bert(folder: Path, *, seed: int = 0) -> BertForPreTraining:
 
 def missing_parts(folder: Path) -> list[str]:
     """Return which of ``mlm_head``, ``pooler``, ``nsp_head`` a folder lacks."""
-    from safetensors import safe_open
-
     with safe_open(str(folder / "model.safetensors"), framework="pt") as file:
         keys = list(file.keys())
     parts = {"mlm_head": "cls.predictions.transform.", "pooler": "pooler.dense.", "nsp_head": "cls.seq_relationship."}
     return [name for name, mark in parts.items() if not any(mark in k for k in keys)]
 
 
-def grow_embeddings(
-    model: BertForPreTraining, new_pieces: Sequence[Sequence[int]], *, init: str, seed: int
-) -> None:
+def grow_embeddings(model: BertForPreTraining, new_pieces: Sequence[Sequence[int]], *, init: str, seed: int) -> None:
     """Append one row per new token to the embeddings, the tied decoder and its bias.
 
     Args:
@@ -101,8 +108,8 @@ def grow_embeddings(
     n_old = model.config.vocab_size
     torch.manual_seed(seed)
     model.resize_token_embeddings(n_old + len(new_pieces), mean_resizing=False)
-    rows = model.get_input_embeddings().weight
-    bias = model.cls.predictions.bias
+    rows: Tensor = model.bert.embeddings.word_embeddings.weight
+    bias: Tensor = model.cls.predictions.bias
     with torch.no_grad():
         for i, pieces in enumerate(new_pieces, start=n_old):
             if init == "piece_mean":
@@ -116,7 +123,7 @@ def grow_embeddings(
         raise ModelError("transformers untied the decoder while growing it; this version cannot be used.")
 
 
-def padded(sequences: Sequence[Sequence[int]], specials: SpecialIds, device: torch.device) -> Padded:
+def padded(sequences: Sequence[TokenSequence], specials: SpecialIds, device: torch.device) -> Padded:
     """Put [CLS] and [SEP] around each sequence and pad to the longest."""
     length = max(len(s) for s in sequences) + 2
     ids = torch.full((len(sequences), length), specials.pad, dtype=torch.int64)
@@ -146,7 +153,7 @@ def pooled(hidden: Float[Tensor, "n l h"], attention_mask: Int[Tensor, "n l"], *
 
 def text_vectors(
     model: BertForPreTraining,
-    sequences: Sequence[Sequence[int]],
+    sequences: Sequence[TokenSequence],
     specials: SpecialIds,
     *,
     pooling: str,
@@ -172,12 +179,17 @@ def text_vectors(
     return out
 
 
-def save_for_others(model: BertForPreTraining, tokenizer_folder: Path, out: Path, *, pooling: str) -> None:
+def save_for_others(
+    model: BertForPreTraining, tokenizer_folder: Path, out: Path, *, pooling: str, card: str | None = None
+) -> None:
     """Fill ``out`` with a folder that AutoModel, AutoModelForMaskedLM and SentenceTransformer load whole.
 
     All weights of BertForPreTraining are saved, so that no reader draws a pooler of its own.
+    ``card`` becomes README.md.
     """
     model.save_pretrained(str(out))
+    if card is not None:
+        (out / "README.md").write_text(card, encoding="utf-8")
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
         shutil.copyfile(tokenizer_folder / name, out / name)
     modules = [

@@ -54,9 +54,7 @@ def draw_matched(
     return _first_valid(near, anchor, positive, known)
 
 
-def _first_valid(
-    draw: Callable[[NDArray[np.int64]], Ids], anchor: Ids, positive: Ids, known: Keys
-) -> Ids:
+def _first_valid(draw: Callable[[NDArray[np.int64]], Ids], anchor: Ids, positive: Ids, known: Keys) -> Ids:
     out = np.full(len(anchor), NO_WORD, np.uint32)
     todo = np.arange(len(anchor))
     for _ in range(_TRIES):

@@ -38,7 +38,9 @@ def kept(lines: LineWords, keep: NDArray[np.bool_]) -> LineWords:
     return LineWords(lines.word_ids[keep], np.concatenate([[0], np.cumsum(counts)]))
 
 
-def subsampled(lines: LineWords, n_lines_of_word: NDArray[np.uint64], threshold: float, rng: np.random.Generator) -> LineWords:
+def subsampled(
+    lines: LineWords, n_lines_of_word: NDArray[np.uint64], threshold: float, rng: np.random.Generator
+) -> LineWords:
     """Drop an occurrence of word w with probability 1 - sqrt(threshold / f(w)).
 
     ``f(w)`` is the word's share of all word occurrences of the training split; a word that it lacks is kept.
@@ -93,6 +95,5 @@ def all_pair_keys(lines: LineWords) -> Keys:
     n_words = np.diff(lines.offsets)
     for n in np.unique(n_words[n_words >= 2]):
         rows = lines.word_ids[lines.offsets[:-1][n_words == n][:, None] + np.arange(n)]
-        for i in range(n - 1):
-            keys.append(np.unique(pair_keys(np.repeat(rows[:, i], n - 1 - i), rows[:, i + 1 :].ravel())))
+        keys += [np.unique(pair_keys(np.repeat(rows[:, i], n - 1 - i), rows[:, i + 1 :].ravel())) for i in range(n - 1)]
     return np.unique(np.concatenate(keys))

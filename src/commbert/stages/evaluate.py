@@ -89,7 +89,8 @@ def run(
         DataError: If the test split has no pair.
     """
     where = choose_device(device)
-    network = load_bert(model).to(where)
+    network = load_bert(model)
+    torch.nn.Module.to(network, where)
     specials = special_ids(model)
     known = read_known(data.known)
     pairs = pair_task.read_pairs(data.pairs, known)
@@ -101,7 +102,7 @@ def run(
     geometry = _geometry(words, settings)
     _score_retrieval(scores, settings, data, split, words, known, controls)
     mlm_reason, baseline = _score_mlm(scores, settings, data, network, specials, model, has_trained_head, where)
-    names = [n for n in (*_pair_metrics(), *MEANS, "mlm_loss_per_char")]
+    names = [*_pair_metrics(), *MEANS, "mlm_loss_per_char"]
     figures = {n: figure(scores, n, n_resamples=settings.bootstrap, seed=settings.seed) for n in names}
     tables_read = [p for p in vars(data).values() if p.is_file()]
     inputs = digest_of_files([model / "model.safetensors", data.windows_tokenizer / "tokenizer.json", *tables_read])
@@ -142,7 +143,9 @@ def _encode_all(
     n_lines = table["n_lines"].to_numpy()
     in_code = table["in_code"].to_numpy(zero_copy_only=False)
     n_code = int(in_code.sum())
-    needed = np.unique(np.concatenate([np.flatnonzero(in_code), *pairs.negative.values(), pairs.anchor, pairs.positive]))
+    needed = np.unique(
+        np.concatenate([np.flatnonzero(in_code), *pairs.negative.values(), pairs.anchor, pairs.positive])
+    )
     sequences = encode_words(load_tokenizer(model), [text[i] for i in needed])
     vectors = text_vectors(network, sequences, specials, pooling=pooling, device=device)
     row_of = np.full(len(text), -1, np.int64)
@@ -173,7 +176,13 @@ def _geometry(words: _Words, settings: EvaluationSettings) -> dict[str, float]:
 
 
 def _score_retrieval(
-    scores: Scores, settings: EvaluationSettings, data: EvaluationPaths, split: str, words: _Words, known: np.ndarray, controls: dict[str, float]
+    scores: Scores,
+    settings: EvaluationSettings,
+    data: EvaluationPaths,
+    split: str,
+    words: _Words,
+    known: np.ndarray,
+    controls: dict[str, float],
 ) -> None:
     in_split = split_of_files(data.files) == tables.SPLITS.index(split)
     partners = held_out_partners(data.line_words, in_split, words.usable, known)
@@ -213,7 +222,7 @@ def _score_mlm(
     windows = [values[offsets[r] : offsets[r + 1]].astype(np.int64) for r in rows]
     found = mlm_scores(network, windows, specials, seed=settings.seed, rate=_MASK_RATE, device=device)
     tokenizer = load_tokenizer(model)
-    n_chars = np.array([len(tokenizer.id_to_token(int(i)).removeprefix("##")) for i in found.label], np.float64)
+    n_chars = np.array([len((tokenizer.id_to_token(int(i)) or "").removeprefix("##")) for i in found.label], np.float64)
     item = np.arange(len(found.label))
     for name, value in (("loss", found.loss), ("top1", found.rank < 1), ("top5", found.rank < 5)):
         scores[f"mlm_{name}"] = Column(item, rows[found.window], value.astype(np.float64), n_chars)

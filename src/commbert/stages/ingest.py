@@ -54,16 +54,18 @@ def run(
             name: {
                 "files": sum(s == name for s in splits),
                 "lines": sum(len(f.lines) for f, s in zip(kept, splits, strict=True) if s == name),
-                "directories": sorted({str(Path(f.path).parent) for f, s in zip(kept, splits, strict=True) if s == name}),
+                "directories": sorted(
+                    {str(Path(f.path).parent) for f, s in zip(kept, splits, strict=True) if s == name}
+                ),
             }
             for name in tables.SPLITS
         },
-        "sources": [
-            {"name": s.name, "kind": s.kind, "license": s.license, **_pin(s)} for s in settings.sources
-        ],
+        "sources": [{"name": s.name, "kind": s.kind, "license": s.license, **_pin(s)} for s in settings.sources],
         "encodings": {e: sum(f.encoding == e for f in kept) for e in sorted({f.encoding for f in kept})},
         "skipped_examples": [
-            f"{f.source}:{f.path}: {f.reason}" for f in files if not f.kept and f.reason not in ("not included", "excluded")
+            f"{f.source}:{f.path}: {f.reason}"
+            for f in files
+            if not f.kept and f.reason not in ("not included", "excluded")
         ][:20],
     }
     write_json(summary_out, summary)

@@ -74,7 +74,9 @@ def run(
             drawn = _distinct(draw_pairs(usable, None, rng), settings.heldout_positives)
             negatives = _heldout_negatives(drawn, vocabulary, anywhere, rng)
             leaked = contains(known, pair_keys(drawn.word_id_a, drawn.word_id_b))
-            summary["leakage"][name] = {"pairs_seen_in_training_pct": 100.0 * float(leaked.mean()) if len(leaked) else 0.0}
+            summary["leakage"][name] = {
+                "pairs_seen_in_training_pct": 100.0 * float(leaked.mean()) if len(leaked) else 0.0
+            }
         if name == "train" and len(drawn.line) == 0:
             raise DataError("pairs: expected at least one line with two words in the training split, found none.")
         columns = _columns(drawn, negatives, file_id[rows], line_no[rows])
@@ -83,7 +85,10 @@ def run(
             "possible_positives": int((np.diff(usable.offsets) * (np.diff(usable.offsets) - 1) // 2).sum()),
             "same_line": len(drawn.line),
             "distinct_same_line": len(np.unique(pair_keys(drawn.word_id_a, drawn.word_id_b))),
-            **{kind: int(sum((ids != NO_WORD).sum() for k, ids in negatives if k == kind)) for kind in dict.fromkeys(k for k, _ in negatives)},
+            **{
+                kind: int(sum((ids != NO_WORD).sum() for k, ids in negatives if k == kind))
+                for kind in dict.fromkeys(k for k, _ in negatives)
+            },
         }
     write_json(summary_out, summary)
     return summary
@@ -125,7 +130,8 @@ def _training_negatives(
     drawn: DrawnPairs, vocabulary: _Vocabulary, n_english: int, known: Keys, rng: np.random.Generator
 ) -> list[tuple[str, Ids]]:
     return [
-        ("english", draw_from(vocabulary.english, drawn.word_id_a, drawn.word_id_b, known, rng)) for _ in range(n_english)
+        ("english", draw_from(vocabulary.english, drawn.word_id_a, drawn.word_id_b, known, rng))
+        for _ in range(n_english)
     ]
 
 
@@ -147,7 +153,9 @@ def _columns(
     drawn: DrawnPairs, negatives: list[tuple[str, Ids]], file_id: np.ndarray, line_no: np.ndarray
 ) -> dict[str, Any]:
     n, width = len(drawn.line), 1 + len(negatives)
-    second = np.stack([drawn.word_id_b, *(ids for _, ids in negatives)], axis=1).ravel() if n else np.empty(0, np.uint32)
+    second = (
+        np.stack([drawn.word_id_b, *(ids for _, ids in negatives)], axis=1).ravel() if n else np.empty(0, np.uint32)
+    )
     keep = second != NO_WORD
     kinds = np.array(["same_line", *(kind for kind, _ in negatives)])
     label = np.array([1] + [0] * len(negatives), np.uint8)

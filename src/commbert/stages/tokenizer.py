@@ -70,7 +70,10 @@ def run(
         heldout_counts=heldout_counts,
         english=english_words,
     )
-    provenance = {"settings": digest(settings.as_json()), "inputs": digest(inputs, digest_of_files([corpus_words, english]))}
+    provenance = {
+        "settings": digest(settings.as_json()),
+        "inputs": digest(inputs, digest_of_files([corpus_words, english])),
+    }
     code = tables.read(corpus_words, tables.CORPUS_WORDS)
     code_words = code["word"].to_pylist()
     present = set(code_words)

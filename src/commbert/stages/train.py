@@ -13,6 +13,7 @@ import torch
 from commbert.artifacts import (
     atomic_file,
     atomic_folder,
+    read_json,
     read_manifest,
     sha256_file,
     write_json,
@@ -24,6 +25,7 @@ from commbert.nn.counters import SCHEME
 from commbert.nn.devices import choose_device, choose_precision
 from commbert.nn.model import load_bert, save_for_others, special_ids
 from commbert.provenance import digest_of_files, environment
+from commbert.reporting.card import render_card
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
 from commbert.training.checkpoints import CheckpointStore
@@ -41,6 +43,7 @@ def run(
     *,
     data: DataPaths,
     model: Path,
+    corpus: Path,
     checkpoints: Path,
     best_out: Path,
     final_out: Path,
@@ -54,6 +57,7 @@ def run(
         runtime: Device, processes, checkpoint rhythm.
         data: The tables.
         model: Folder that training starts from.
+        corpus: The accounting of the corpus, for the model card.
         checkpoints: Folder of resumable state; outlives a failed or stopped run.
         best_out: Becomes the model folder with the best validation.
         final_out: Becomes the model folder after the last step.
@@ -70,7 +74,8 @@ def run(
     device = choose_device(runtime.device)
     processes = join(device.type)
     try:
-        return _run(settings, runtime, data, model, checkpoints, (best_out, final_out, metrics_out, summary_out), device, processes)
+        outputs = (best_out, final_out, metrics_out, summary_out)
+        return _run(settings, runtime, data, model, corpus, checkpoints, outputs, device, processes)
     finally:
         leave(processes)
 
@@ -80,17 +85,22 @@ def _run(
     runtime: RuntimeSettings,
     paths: DataPaths,
     model_folder: Path,
+    corpus: Path,
     checkpoints: Path,
     outputs: tuple[Path, Path, Path, Path],
     device: torch.device,
     processes: Processes,
 ) -> dict[str, Any] | None:
     if processes.world_size > settings.micro_batches:
-        raise SettingsError(f"training.micro_batches: expected at least {processes.world_size} (the processes), found {settings.micro_batches}.")
+        raise SettingsError(
+            f"training.micro_batches: expected at least {processes.world_size} (the processes), "
+            f"found {settings.micro_batches}."
+        )
     data = read_training_data(
         paths, validation_windows=settings.validation_windows, validation_pairs=settings.validation_pairs
     )
-    network = load_bert(model_folder, seed=settings.seed).to(device)
+    network = load_bert(model_folder, seed=settings.seed)
+    torch.nn.Module.to(network, device)
     precision, reason = choose_precision(settings.precision, device)
     context = _context(settings, data, model_folder, network.config.vocab_size, precision, device, processes)
     store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision))
@@ -99,7 +109,8 @@ def _run(
         if differing:
             _log.info("checkpoints of other settings lie beside; they differ in %s", ", ".join(differing))
         if processes.is_first:
-            _log.info("%d steps on %s, %d process(es), %s (%s)", context.plan.n_steps, device, processes.world_size, precision, reason)
+            done = (context.plan.n_steps, device, processes.world_size, precision, reason)
+            _log.info("%d steps on %s, %d process(es), %s (%s)", *done)
         outcome = train(
             network,
             context,
@@ -119,7 +130,7 @@ def _run(
             "environment": environment(),
             "parameters_trained": sum(p.numel() for p in network.parameters() if p.requires_grad),
         }
-        _write_outputs(network, context, store, model_folder, outputs, summary)
+        _write_outputs(network, context, store, model_folder, read_json(corpus), outputs, summary)
         store.forget_others()
     return summary
 
@@ -137,12 +148,11 @@ def _context(
     largest = max(int(data.windows.values.max(initial=0)), int(data.words.values.max(initial=0)))
     if largest >= vocab_size:
         raise ModelError(
-            f"{model_folder}: expected a vocabulary of more than {largest} entries as in the tables, found {vocab_size}. "
+            f"{model_folder}: expected a vocabulary of more than {largest} entries as in the tables, "
+            f"found {vocab_size}. "
             "Rerun the stages from tokenizer on."
         )
-    plan = make_plan(
-        settings, n_windows=len(data.windows), n_pairs=len(data.pairs), world_size=processes.world_size
-    )
+    plan = make_plan(settings, n_windows=len(data.windows), n_pairs=len(data.pairs), world_size=processes.world_size)
     special_set = list(vars(specials).values())
     pooling = read_manifest(model_folder)["about"]["settings"]["pooling"]
     autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
@@ -186,16 +196,34 @@ def _write_outputs(
     context: Context,
     store: CheckpointStore,
     model_folder: Path,
+    corpus: dict[str, Any],
     outputs: tuple[Path, Path, Path, Path],
     summary: dict[str, Any],
 ) -> None:
     best_out, final_out, metrics_out, summary_out = outputs
-    settings = read_manifest(model_folder)["about"]["settings"]
+    about = read_manifest(model_folder)["about"]
     for out, step in ((final_out, summary["steps"]), (best_out, summary["best_step"])):
         if out is best_out:
             load_best(store, network)
-        with atomic_folder(out, about={"settings": settings, "step": step, "identity": store.identity}) as tmp:
-            save_for_others(network.cpu(), model_folder, tmp, pooling=context.pooling)
+        card = render_card(
+            {
+                **about["summary"],
+                **summary,
+                "run": final_out.parent.name,
+                "base": _base_name(about["settings"]["base"]),
+                "pooling": context.pooling,
+                "corpus": corpus,
+                "settings": context.settings.model_dump(mode="json"),
+                "step": step,
+            }
+        )
+        kept = {"settings": about["settings"], "step": step, "identity": store.identity, "summary": about["summary"]}
+        with atomic_folder(out, about=kept) as tmp:
+            save_for_others(network.cpu(), model_folder, tmp, pooling=context.pooling, card=card)
     with atomic_file(metrics_out) as tmp_file:
         shutil.copyfile(store.metrics, tmp_file)
     write_json(summary_out, summary)
+
+
+def _base_name(source: dict[str, Any]) -> str:
+    return " ".join(str(v) for k, v in source.items() if k not in ("kind", "sha256"))

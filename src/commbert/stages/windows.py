@@ -51,7 +51,9 @@ def run(
             "windows": len(windows.line_no),
             "tokens": int(columns["n_tokens"].sum()),
             "tokens_per_window": float(columns["n_tokens"].mean()) if len(windows.line_no) else 0.0,
-            "windows_with_dropped_lines_pct": 100.0 * float(np.mean(columns["n_dropped_lines"] > 0)) if windows.line_no else 0.0,
+            "windows_with_dropped_lines_pct": 100.0 * float(np.mean(columns["n_dropped_lines"] > 0))
+            if windows.line_no
+            else 0.0,
         }
         if split != "train":
             own = [corpus.text[i].encode() for i in corpus.of(split)]

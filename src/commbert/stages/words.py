@@ -63,7 +63,7 @@ def run(
     summary = {
         "words": len(vocabulary),
         "words_in_training": int((n_lines > 0).sum()),
-        "words_in_english_pct": 100.0 * sum(columns["in_english"]) / max(len(vocabulary), 1),
+        "words_in_english_pct": 100.0 * sum(w in in_english for w in vocabulary) / max(len(vocabulary), 1),
         "occurrences": len(found.codes),
         "lines_with_two_words": n_rows,
         "english_words": len(english),
@@ -98,5 +98,7 @@ def _line_words(corpus: CorpusLines, found: WordLines, word_id: np.ndarray) -> d
     return {
         "file_id": corpus.file_id[rows],
         "line_no": corpus.line_no[rows],
-        "word_ids": pa.ListArray.from_arrays(pa.array(offsets), ids, type=tables.LINE_WORDS.schema.field("word_ids").type),
+        "word_ids": pa.ListArray.from_arrays(
+            pa.array(offsets), ids, type=tables.LINE_WORDS.schema.field("word_ids").type
+        ),
     }

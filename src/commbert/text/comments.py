@@ -32,10 +32,10 @@ _NOT_NEWLINE = re.compile(r"[^\n]+")
 
 
 def without_comments(text: str, language: str) -> str:
-    """Return the text with comments blanked out; line breaks stay, so that lines keep their numbers.
+    r"""Return the text with comments blanked out; line breaks stay, so that lines keep their numbers.
 
     Args:
-        text: A whole file with ``\\n`` line ends.
+        text: A whole file with ``\n`` line ends.
         language: ``c``, ``cpp``, ``python``; other text is returned as it is.
     """
     if language in ("c", "cpp"):

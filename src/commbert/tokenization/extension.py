@@ -146,4 +146,4 @@ def receipts(
 
 
 def _pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    return " ".join(tokenizer.id_to_token(i) for i in ids)
+    return " ".join(tokenizer.id_to_token(i) or "?" for i in ids)

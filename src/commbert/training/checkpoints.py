@@ -123,7 +123,9 @@ class CheckpointStore:
         model = load_file(str(checkpoint.folder / "model.safetensors"))
         moments = load_file(str(checkpoint.folder / "optimizer.safetensors"))
         if model.keys() != parameters.keys():
-            raise TrainingError(f"{checkpoint.folder}: the checkpoint holds other parameters than the model. Delete it.")
+            raise TrainingError(
+                f"{checkpoint.folder}: the checkpoint holds other parameters than the model. Delete it."
+            )
         with torch.no_grad():
             for name, parameter in parameters.items():
                 if model[name].shape != parameter.shape:

@@ -265,7 +265,9 @@ def _summary(context: Context, state: _State) -> dict[str, Any]:
 
 def _figures(row: dict[str, Any]) -> str:
     parts = [f"loss {row['loss']:.3f}"]
-    parts += [f"{name} {row[key]:.3f}" for name, key in (("mlm", "mlm_loss"), ("pairs", "contrastive_loss")) if row[key]]
+    parts += [
+        f"{name} {row[key]:.3f}" for name, key in (("mlm", "mlm_loss"), ("pairs", "contrastive_loss")) if row[key]
+    ]
     return ", ".join([*parts, f"{row['tokens_per_s']:,.0f} tokens/s"])
 
 

@@ -152,7 +152,10 @@ def _mlm_gradient(model: BertForPreTraining, context: Context, step: int) -> tup
         _seed_dropout(context, step, "windows", part)
         here = (row >= rows.start) & (row < rows.stop)
         batch = padded(windows[rows], context.specials, context.device)
-        at = torch.from_numpy(row[here] - rows.start).to(context.device), torch.from_numpy(column[here]).to(context.device)
+        at = (
+            torch.from_numpy(row[here] - rows.start).to(context.device),
+            torch.from_numpy(column[here]).to(context.device),
+        )
         labels = torch.from_numpy(masked.labels[here]).to(context.device)
         frozen = context.settings.trainable == "mlm_head"
         with context.autocast:
@@ -184,7 +187,13 @@ def step_words(context: Context, step: int) -> WordBatch | None:
     candidate = np.unique(place[np.concatenate([positive, negative, anchor] if symmetric else [positive, negative])])
     allowed, n_masked_out = _allowed(context, anchor, positive, chosen[candidate])
     return WordBatch(
-        chosen, place[anchor], place[positive], candidate, np.searchsorted(candidate, place[positive]), allowed, n_masked_out
+        chosen,
+        place[anchor],
+        place[positive],
+        candidate,
+        np.searchsorted(candidate, place[positive]),
+        allowed,
+        n_masked_out,
     )
 
 
@@ -247,7 +256,9 @@ def _word_vectors(model: BertForPreTraining, context: Context, step: int, words:
     world_size = context.processes.world_size
     rows_of = [[*range(len(edges) - 1)][rank::world_size] for rank in range(world_size)]
     local = torch.cat([p.to(parts[-1].dtype) for p in parts])
-    gathered = gather_rows(local, [sum(int(edges[p + 1] - edges[p]) for p in own) for own in rows_of], context.processes)
+    gathered = gather_rows(
+        local, [sum(int(edges[p + 1] - edges[p]) for p in own) for own in rows_of], context.processes
+    )
     # Rank after rank as gathered; back into the order of the words.
     order = np.concatenate([np.arange(edges[p], edges[p + 1]) for own in rows_of for p in own])
     return gathered[torch.from_numpy(np.argsort(order)).to(context.device)], n_tokens, n_padded

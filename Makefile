@@ -1,0 +1,71 @@
+# Each line is a command that a user could type. Two suffice on a fresh machine: make run, make test.
+SHELL  := /bin/bash
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+CORES  ?= all
+ARGS   ?=
+SMK    := $(BIN)/snakemake --cores $(CORES)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
+export PATH := $(abspath $(BIN)):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check fast data train evaluate report smoke dry-run html schema lock unlock clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+run: $(VENV)/.run        ## the main job: fetch, train, evaluate, report (ARGS="--configfile x.yaml", CORES=2)
+	$(SMK) $(ARGS)
+
+test: $(VENV)/.test      ## all checks that CI runs: format, lint, types, floors, workflow, tests
+	$(MAKE) --no-print-directory check
+	$(BIN)/python -m pytest -q -n $(shell echo $$(( $$(nproc) > 4 ? 4 : $$(nproc) ))) $(ARGS)
+
+check: $(VENV)/.test     ## format, lint, types, floors, workflow
+	$(BIN)/ruff format --check src tests
+	$(BIN)/ruff check src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+fast: $(VENV)/.test      ## tests without the slow ones
+	$(BIN)/python -m pytest -q -n 2 -m "not slow" $(ARGS)
+
+data: $(VENV)/.run       ## up to windows and pairs
+	$(SMK) $(ARGS) data
+train: $(VENV)/.run      ## up to the trained models
+	$(SMK) $(ARGS) train
+evaluate: $(VENV)/.run   ## up to the figures
+	$(SMK) $(ARGS) evaluate
+report: $(VENV)/.run     ## up to reports/final_training_report.md
+	$(SMK) $(ARGS) report
+smoke: $(VENV)/.run      ## the whole workflow in a minute, in a folder of its own
+	$(SMK) --directory results/smoke --configfile config.yaml resources/presets/smoke.yaml $(ARGS)
+dry-run: $(VENV)/.run    ## what would run, and why
+	$(SMK) --dry-run $(ARGS)
+html: $(VENV)/.run       ## Snakemake's own report of a finished run
+	$(SMK) --report reports/workflow.html
+unlock: $(VENV)/.run     ## after a kill -9 or a power cut, when no other snakemake runs here
+	$(SMK) --unlock
+schema: $(VENV)/.run     ## workflow/schemas/config.schema.json from the settings
+	$(BIN)/commbert schema --out workflow/schemas/config.schema.json
+lock:            ## constraints.txt anew (needs uv); torch stands without a local version: CPU here, CUDA there
+	{ grep '^#' constraints.txt; \
+	  uv pip compile -q --universal --python-version 3.11 --no-emit-package torch --no-annotate --no-header --extra dev \
+	  pyproject.toml | grep -vE '^(cuda-|triton|nvidia-[cn])'; \
+	  grep '^torch==' constraints.txt; } > constraints.new && mv constraints.new constraints.txt
+clean:           ## forget results and reports; keep the environment
+	rm -rf results/* reports/* .snakemake
+
+# The environment: made once, and again when what it is made from changes.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found %s. Set PYTHON=/path/to/python3.11" % sys.version.split()[0])'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "python's venv is missing: on Debian, apt-get install python3-venv"; exit 1; }
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable .
+	@touch $@
+$(VENV)/.test: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) --editable '.[dev]'
+	@touch $(VENV)/.run $@

@@ -1,0 +1,214 @@
+"""Everything a report says, gathered from files that stages wrote. No number is typed in."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from commbert.artifacts import read_json
+from commbert.provenance import digest
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure of the before/after table."""
+
+    key: str
+    label: str
+    meaning: str
+    higher_is_better: bool
+    style: str = "{:.3f}"
+
+
+ROWS = (
+    Row("auc_english", "AUC against English words", "easy: frequency alone solves it", True),
+    Row("auc_random_code", "AUC against random code words", "medium", True),
+    Row("auc_frequency_matched", "AUC against frequency-matched code words", "hard: the honest rung", True),
+    Row("auc_frequency_matched_novel", "... novel pairs only", "the pair shares no training line", True),
+    Row("retrieval_mrr", "Retrieval MRR", "novel same-line partners among all words", True),
+    Row("retrieval_r1", "Retrieval R@1", "", True),
+    Row("retrieval_r10", "Retrieval R@10", "", True),
+    Row("mlm_top1", "MLM top-1 accuracy", "15 % of tokens hidden", True),
+    Row("mlm_top5", "MLM top-5 accuracy", "", True),
+    Row("mlm_loss", "MLM loss per token (nats)", "", False),
+    Row("mlm_loss_per_char", "MLM loss per character (nats)", "comparable across tokenizers", False),
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Parsed files that a context is made of."""
+
+    run: str
+    config: dict[str, Any]
+    ingest: dict[str, Any]
+    words: dict[str, Any]
+    receipts: dict[str, Any]
+    windows: dict[str, Any]
+    pairs: dict[str, Any]
+    training: dict[str, Any]
+    model: dict[str, Any]
+    evaluation: dict[str, Any]
+    others: dict[str, dict[str, Any]]
+    differences: dict[str, dict[str, dict[str, Any] | None]]
+    """Column, figure: run minus column with its interval."""
+    usage: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
+    validations: list[dict[str, Any]]
+
+
+def build_context(sources: Sources) -> dict[str, Any]:
+    """Return the one context of Markdown, HTML and JSON; plain JSON values throughout."""
+    columns = [sources.run, *sources.others]
+    return {
+        "run": sources.run,
+        "columns": columns,
+        "headline": _headline(sources),
+        "rows": [_row(row, sources) for row in ROWS],
+        "controls": _controls(sources),
+        "leakage": {
+            split: {**sources.windows["leakage"][split], **sources.pairs["leakage"].get(split, {})}
+            for split in sources.windows["leakage"]
+        },
+        "corpus": sources.ingest,
+        "words": sources.words,
+        "receipts": sources.receipts,
+        "windows": sources.windows["splits"],
+        "pairs": {"known_pairs": sources.pairs["known_pairs"], **sources.pairs["splits"]},
+        "model": sources.model,
+        "training": _training(sources),
+        "validations": sources.validations,
+        "neighbours": _neighbours(sources),
+        "stages": sources.usage,
+        "stages_total_s": round(sum(u["wall_s"] for u in sources.usage), 1),
+        "settings": sources.config,
+        "settings_digest": digest(json.dumps(sources.config, sort_keys=True)),
+        "evaluation_settings": sources.evaluation["settings"],
+        "environment": sources.training["environment"],
+        "machine": sources.training["machine"],
+        "digests": {
+            "corpus": sources.ingest["corpus_digest"],
+            "training data": sources.training["identity"]["data"],
+            "tokenizer": sources.training["identity"]["tokenizer"],
+            "start weights": sources.training["identity"]["start_weights"],
+            "evaluated weights": sources.evaluation["model_sha256"][:16],
+        },
+    }
+
+
+def _row(row: Row, sources: Sources) -> dict[str, Any]:
+    ours = sources.evaluation["figures"].get(row.key)
+    cells = {sources.run: _cell(row, ours)}
+    for name, evaluation in sources.others.items():
+        cell = _cell(row, evaluation["figures"].get(row.key))
+        change = sources.differences[name].get(row.key)
+        cells[name] = {**cell, "difference": change, "verdict": _verdict(row, change)}
+    return {"key": row.key, "label": row.label, "meaning": row.meaning, "cells": cells}
+
+
+def _cell(row: Row, value: dict[str, Any] | None) -> dict[str, Any]:
+    if value is None or value["value"] is None:
+        return {"text": "–", "value": None}
+    text = row.style.format(value["value"])
+    if value["low"] is not None:
+        text += f" [{row.style.format(value['low'])}, {row.style.format(value['high'])}]"
+    return {"text": text, **value}
+
+
+def _verdict(row: Row, change: dict[str, Any] | None) -> str:
+    """Return what the interval of the paired difference allows to say."""
+    if change is None or change["low"] is None:
+        return ""
+    if change["low"] <= 0 <= change["high"]:
+        return "no difference shown"
+    return "better" if (change["value"] > 0) == row.higher_is_better else "worse"
+
+
+def _headline(sources: Sources) -> list[str]:
+    """Return sentences about the hard figures against each column, whatever they say."""
+    told = [r for r in ROWS if r.key in ("auc_frequency_matched_novel", "retrieval_mrr", "mlm_top1")]
+    sentences: list[str] = []
+    names = {
+        "auc_frequency_matched_novel": "AUC of novel pairs against frequency-matched words",
+        "retrieval_mrr": "retrieval MRR",
+        "mlm_top1": "MLM top-1 accuracy",
+    }
+    ours = sources.evaluation["figures"]
+    for row in told:
+        for name, evaluation in sources.others.items():
+            change, theirs = sources.differences[name].get(row.key), evaluation["figures"].get(row.key)
+            if change is not None and theirs is not None:
+                sentences.append(
+                    f"{names[row.key]}: {ours[row.key]['value']:.3f} against {theirs['value']:.3f} of {name}, "
+                    f"difference {change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]: "
+                    f"{_verdict(row, change)}."
+                )
+    unigram = sources.evaluation["unigram"]
+    if unigram and ours["mlm_top1"]:
+        sentences.append(
+            f"MLM top-1 accuracy: {ours['mlm_top1']['value']:.3f} "
+            f"[{ours['mlm_top1']['low']:.3f}, {ours['mlm_top1']['high']:.3f}] against {unigram['top1']:.3f} "
+            "of always saying the most frequent token."
+        )
+    return sentences
+
+
+def _controls(sources: Sources) -> list[dict[str, Any]]:
+    found = sources.evaluation["controls"]
+    rungs = ("english", "random_code", "frequency_matched")
+    return [
+        {
+            "rung": rung.replace("_", " "),
+            "model": sources.evaluation["figures"][f"auc_{rung}"]["value"],
+            "blind": found[f"blind_auc_{rung}"],
+            "frequency": found[f"frequency_auc_{rung}"],
+        }
+        for rung in rungs
+    ]
+
+
+def _training(sources: Sources) -> dict[str, Any]:
+    steps, training = sources.steps, sources.training
+    last = steps[-max(1, len(steps) // 10) :]
+    seconds = sum(s["step_s"] for s in steps)
+    return {
+        **{k: v for k, v in training.items() if k not in ("environment", "machine", "identity")},
+        "tokens": sum(s["tokens"] for s in steps),
+        "tokens_per_s": sum(s["tokens"] for s in steps) / max(seconds, 1e-9),
+        "first_loss": steps[0]["loss"],
+        "last_loss": sum(s["loss"] for s in last) / len(last),
+        "largest_gradient_norm": max(s["gradient_norm"] for s in steps),
+        "mean_negatives_per_anchor": _mean([s["negatives_per_anchor"] for s in steps]),
+        "mean_masked_out_pct": _mean([s["masked_out_pct"] for s in steps]),
+        "mean_padding_pct": _mean([s["padding_pct"] for s in steps]),
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    there = [v for v in values if v is not None]
+    return sum(there) / len(there) if there else None
+
+
+def _neighbours(sources: Sources) -> list[dict[str, Any]]:
+    columns = {sources.run: sources.evaluation, **sources.others}
+    return [
+        {"word": word, "columns": {name: [n for n, _ in e["neighbours"].get(word, [])] for name, e in columns.items()}}
+        for word in sources.evaluation["neighbours"]
+    ]
+
+
+def read_usage(folder: Path, run: str, others: list[str]) -> list[dict[str, Any]]:
+    """Return the usage records of the stages behind a run's report, in the order in which they began."""
+    names = {run, "base", *others}
+    found: list[dict[str, Any]] = []
+    for path in sorted(folder.glob("*.usage.json")):
+        stage, _, subject = path.name.removesuffix(".usage.json").partition(".")
+        if stage != "report" and (stage == "fetch" or not subject or subject in names):
+            found.append({**read_json(path), "stage": f"{stage} {subject}".strip()})
+    return sorted(found, key=lambda u: u["began_unix_s"])
+
+
+def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the step rows and the validation rows of metrics.jsonl."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return [r for r in rows if r["event"] == "step"], [r for r in rows if r["event"] == "validation"]

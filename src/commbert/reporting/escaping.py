@@ -1,0 +1,34 @@
+"""Text of others (words, paths, settings) as text: nothing of it becomes markup."""
+
+_PLAIN = frozenset("-., ;:/=+")
+
+
+def markdown_cell(value: object, *, max_chars: int = 120) -> str:
+    r"""Return text that stands in one Markdown table cell and is shown as it is.
+
+    Control and direction marks become ``\u{..}``; all but letters, digits and a few signs become character references,
+    in one pass (a second pass would escape the first one's).
+    """
+    text = str(value)
+    if len(text) > max_chars:
+        text = text[: max_chars - 1] + "…"
+    return "".join(_markdown_char(c) for c in text)
+
+
+def _markdown_char(c: str) -> str:
+    if c.isalnum() or c in _PLAIN:
+        return c
+    return f"&#{ord(c)};" if c.isprintable() else f"&#92;u&#123;{ord(c):x}&#125;"
+
+
+def visible(value: object, *, max_chars: int = 120) -> str:
+    """Return text with control and direction marks spelt out, for HTML (where the template escapes the rest)."""
+    text = str(value)
+    if len(text) > max_chars:
+        text = text[: max_chars - 1] + "…"
+    return "".join(c if c.isprintable() or c == "\n" else f"\\u{{{ord(c):x}}}" for c in text)
+
+
+def code_block(text: str) -> str:
+    """Return text as an indented Markdown code block, which nothing in a line can end."""
+    return "\n".join("    " + visible(line, max_chars=500) for line in text.splitlines())

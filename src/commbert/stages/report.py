@@ -1,0 +1,87 @@
+"""report: the files of a run to its report in Markdown, HTML and JSON."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from commbert.artifacts import read_json, read_manifest, write_json, write_text
+from commbert.evaluation.scores import difference, read_scores
+from commbert.reporting.context import ROWS, Sources, build_context, read_metrics, read_usage
+from commbert.reporting.figures import comparison_figure, loss_figure
+from commbert.reporting.rendering import render_html, render_markdown
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Files that a report is made from."""
+
+    ingest: Path
+    words: Path
+    receipts: Path
+    windows: Path
+    pairs: Path
+    training: Path
+    metrics: Path
+    model: Path
+    evaluation: Path
+    usage_folder: Path
+    others: dict[str, Path]
+    """Name and evaluation.json of each further column; its scores.parquet lies beside."""
+
+
+@dataclass(frozen=True)
+class ReportOutputs:
+    """Files that a report becomes."""
+
+    markdown: Path
+    json: Path
+    html: Path
+    loss: Path
+    figures: Path
+
+
+def run(name: str, *, config: str, inputs: ReportInputs, outputs: ReportOutputs) -> dict[str, Any]:
+    """Render the report of one run."""
+    evaluation = read_json(inputs.evaluation)
+    steps, validations = read_metrics(inputs.metrics)
+    sources = Sources(
+        run=name,
+        config=json.loads(config),
+        ingest=read_json(inputs.ingest),
+        words=read_json(inputs.words),
+        receipts=read_json(inputs.receipts),
+        windows=read_json(inputs.windows),
+        pairs=read_json(inputs.pairs),
+        training=read_json(inputs.training),
+        model=read_manifest(inputs.model)["about"],
+        evaluation=evaluation,
+        others={column: read_json(path) for column, path in inputs.others.items()},
+        differences={
+            column: _differences(inputs.evaluation, path, evaluation) for column, path in inputs.others.items()
+        },
+        usage=read_usage(inputs.usage_folder, name, list(inputs.others)),
+        steps=steps,
+        validations=validations,
+    )
+    context = build_context(sources)
+    loss = loss_figure(steps, validations)
+    figures = comparison_figure(context["rows"], context["columns"])
+    write_text(outputs.loss, loss)
+    write_text(outputs.figures, figures)
+    links = {
+        "loss": outputs.loss.relative_to(outputs.markdown.parent).as_posix(),
+        "comparison": outputs.figures.relative_to(outputs.markdown.parent).as_posix(),
+    }
+    write_text(outputs.markdown, render_markdown("report.md.j2", {**context, "figures": links}))
+    write_text(outputs.html, render_html("report.html.j2", context, {"loss": loss, "comparison": figures}))
+    write_json(outputs.json, context)
+    return {"rows": len(context["rows"])}
+
+
+def _differences(ours: Path, theirs: Path, evaluation: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
+    settings = evaluation["settings"]
+    a, b = read_scores(ours.with_name("scores.parquet")), read_scores(theirs.with_name("scores.parquet"))
+    options = {"n_resamples": settings["bootstrap"], "seed": settings["seed"]}
+    found = {row.key: difference(a, b, row.key, **options) for row in ROWS}
+    return {key: value.as_dict() if value else None for key, value in found.items()}

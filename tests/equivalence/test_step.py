@@ -1,0 +1,217 @@
+"""One step's loss and gradient: however it is cut into parts, and against transformers' own loss."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from equivalence.training_case import (
+    NO_DROPOUT,
+    SPECIALS,
+    context,
+    data,
+    error,
+    flat_gradient,
+    gradient,
+    network,
+    ragged,
+    settings,
+)
+from torch.nn import functional
+
+from commbert.known import pair_keys
+from commbert.nn.model import hidden_states, padded, pooled
+from commbert.training.data import PairData
+from commbert.training.step import _allowed, gradient_of_step, masked_windows, step_words
+
+MLM_ONLY = {"objectives": {"mlm": 1.0, "contrastive": 0.0}}
+PAIRS_ONLY = {"objectives": {"mlm": 0.0, "contrastive": 1.0}}
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("parts", [2, 4, 7])
+def test_parts_give_the_gradient_of_one_batch(parts, symmetric):
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    changes = {"contrastive": {"symmetric": symmetric}}
+    whole, expected = gradient(model, context(settings(micro_batches=1, **changes)))
+    cut, found = gradient(model, context(settings(micro_batches=parts, **changes)))
+    assert error(found, expected) <= 1e-10
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_mlm_is_transformers_own_loss_and_gradient(dtype, tolerance):
+    model = network(dtype=dtype, **NO_DROPOUT)
+    at = context(settings(**MLM_ONLY))
+    ours, found = gradient(model, at)
+    windows, masked, lengths = masked_windows(at, 0)
+    batch = padded(windows, SPECIALS, at.device)
+    labels = torch.full_like(batch.input_ids, -100)
+    ends = np.cumsum(lengths)
+    for position, label in zip(masked.positions, masked.labels, strict=True):
+        row = int(np.flatnonzero(position < ends)[0])
+        labels[row, int(position - (ends[row] - lengths[row])) + 1] = int(label)
+    model.zero_grad(set_to_none=True)
+    nsp = torch.zeros(len(windows), dtype=torch.int64)
+    out = model(batch.input_ids, batch.attention_mask, labels=labels, next_sentence_label=nsp)
+    mlm = out.loss - functional.cross_entropy(out.seq_relationship_logits, nsp)
+    mlm.backward()
+    assert ours.mlm_loss == pytest.approx(mlm.item(), rel=tolerance)
+    assert error(found, flat_gradient(model)) <= tolerance
+
+
+def _by_hand(model, at, *, symmetric):
+    """InfoNCE, anchor by anchor, in plain loops over words."""
+    pairs, words, known = at.data.pairs, at.data.words, set(at.data.known.tolist())
+    _, rows = at.plan.pairs.batch(0)
+    batch = [(int(pairs.anchor[r]), int(pairs.positive[r])) for r in rows]
+    pool = {p for _, p in batch} | {int(n) for r in rows for n in pairs.negatives[int(r)]}
+    pool |= {a for a, _ in batch} if symmetric else set()
+    ids = sorted(pool | {a for a, _ in batch})
+    inputs = padded([words[i] for i in ids], SPECIALS, at.device)
+    vectors = functional.normalize(pooled(hidden_states(model, inputs), inputs.attention_mask, pooling="mean"), dim=-1)
+    vector = dict(zip(ids, vectors, strict=True))
+    terms = []
+    for a, p in batch + ([(p, a) for a, p in batch] if symmetric else []):
+        negatives = [
+            c for c in sorted(pool) if c not in (a, p) and int(pair_keys(np.array([a]), np.array([c]))[0]) not in known
+        ]
+        logits = torch.stack([vector[a] @ vector[c] for c in (p, *negatives)]) / at.settings.contrastive.temperature
+        terms.append(torch.logsumexp(logits, 0) - logits[0])
+    return torch.stack(terms).mean()
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_pair_loss_is_info_nce_written_as_loops(symmetric):
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    at = context(settings(contrastive={"symmetric": symmetric}, **PAIRS_ONLY))
+    ours, found = gradient(model, at)
+    model.zero_grad(set_to_none=True)
+    expected = _by_hand(model, at, symmetric=symmetric)
+    expected.backward()
+    assert ours.contrastive_loss == pytest.approx(expected.item(), rel=1e-10)
+    assert error(found, flat_gradient(model)) <= 1e-10
+
+
+def test_the_joint_gradient_is_the_weighted_sum_of_both():
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    joint, found = gradient(model, context(settings(objectives={"mlm": 0.7, "contrastive": 0.3})))
+    mlm, of_mlm = gradient(model, context(settings(**MLM_ONLY)))
+    pairs, of_pairs = gradient(model, context(settings(**PAIRS_ONLY)))
+    assert error(found, 0.7 * of_mlm + 0.3 * of_pairs) <= 1e-10
+    assert joint.loss == pytest.approx(0.7 * mlm.mlm_loss + 0.3 * pairs.contrastive_loss, rel=1e-12)
+
+
+def test_the_gradient_is_the_slope_of_the_loss():
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    at = context(settings())
+    _, found = gradient(model, at)
+    direction = [torch.randn_like(p) for p in model.parameters()]
+    slope = sum(float((p.grad * d).sum()) for p, d in zip(model.parameters(), direction, strict=True) if p.grad is not None)
+    losses = []
+    for h in (1e-5, -1e-5):
+        with torch.no_grad():
+            for p, d in zip(model.parameters(), direction, strict=True):
+                p.add_(d, alpha=h)
+        losses.append(gradient_of_step(model, at, 0).loss)
+        with torch.no_grad():
+            for p, d in zip(model.parameters(), direction, strict=True):
+                p.sub_(d, alpha=h)
+    assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(slope, rel=1e-5)
+    assert torch.isfinite(found).all()
+
+
+def _four_words(**contrastive):
+    """Pairs (0, 1) and (0, 2), negative 3 for the first; words 1 and 3 share a line somewhere."""
+    rows = replace(
+        data(n_words=4),
+        words=ragged([[10], [11, 12], [13], [14, 15, 16]]),
+        pairs=PairData(np.array([0, 0]), np.array([1, 2]), ragged([[3], []])),
+        known=np.array(sorted([(0 << 32) + 1, (0 << 32) + 2, (1 << 32) + 3]), np.uint64),
+    )
+    return context(settings(batch_pairs=2, contrastive=contrastive), rows)
+
+
+def _allowed_ids(batch):
+    """For each pair, in the order of the positives, the word ids that count as negatives."""
+    names = batch.words[batch.candidate]
+    order = np.argsort(batch.words[batch.positive])
+    return [sorted(names[row].tolist()) for row in batch.allowed[order]]
+
+
+def test_other_positives_of_the_anchor_are_no_negatives():
+    assert _allowed_ids(step_words(_four_words(symmetric=False), 0)) == [[3], [3]]
+
+
+def test_known_positives_stay_negatives_when_they_are_not_masked():
+    at = _four_words(symmetric=False, mask_known_positives=False)
+    assert _allowed_ids(step_words(at, 0)) == [[2, 3], [1, 3]]
+
+
+def test_the_share_left_out_is_counted_by_hand():
+    # 2 anchors x 3 candidates less their positives = 4 would-be negatives, 2 of them known.
+    result = gradient_of_step(network(), _four_words(symmetric=False), 0)
+    assert result.masked_out_pct == 50.0
+    assert result.negatives_per_anchor == 1.0
+
+
+def test_backwards_a_positive_has_its_own_known_partners_masked():
+    # From 1 back to 0: 2 may be a negative; 3 shares a line with 1, 0 is the answer, 1 is itself.
+    at = _four_words(symmetric=True)
+    allowed, _ = _allowed(at, np.array([1]), np.array([0]), np.arange(4))
+    assert allowed.tolist() == [[False, False, True, False]]
+
+
+def test_a_word_named_twice_is_encoded_once():
+    batch = step_words(_four_words(symmetric=False), 0)
+    assert sorted(batch.words.tolist()) == [0, 1, 2, 3]
+
+
+def test_the_same_pair_twice_adds_no_negative():
+    at = _four_words(symmetric=True)
+    pairs = PairData(np.array([0, 0]), np.array([1, 1]), ragged([[], []]))
+    at = replace(at, data=replace(at.data, pairs=pairs))
+    assert gradient_of_step(network(), at, 0).contrastive_loss == 0.0
+
+
+def test_dropout_is_on_and_the_same_whenever_a_step_is_repeated():
+    model = network(dtype=torch.float64)
+    at = context(settings())
+    first, found = gradient(model, at, step=1)
+    torch.rand(17)
+    _, again = gradient(model, at, step=1)
+    without, _ = gradient(network(dtype=torch.float64, **NO_DROPOUT), at, step=1)
+    assert torch.equal(found, again)
+    assert first.loss != without.loss
+
+
+def test_bf16_autocast_leaves_the_pair_loss_in_float32():
+    model = network(**NO_DROPOUT)
+    plain, _ = gradient(model, context(settings(**PAIRS_ONLY)))
+    at = context(settings(**PAIRS_ONLY), autocast=torch.autocast("cpu", torch.bfloat16))
+    cast, _ = gradient(model, at)
+    # The encoder is rounded, and nothing after it: a logit of 20 in bf16 alone would be off by 0.06.
+    assert cast.contrastive_loss != plain.contrastive_loss
+    assert cast.contrastive_loss == pytest.approx(plain.contrastive_loss, abs=0.3)
+
+
+def test_a_frozen_encoder_receives_no_gradient():
+    from commbert.training.optimization import trainable_parameters
+
+    model = network()
+    chosen = settings(trainable="mlm_head", **MLM_ONLY)
+    trainable_parameters(model, chosen)
+    gradient_of_step(model, context(chosen), 0)
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == {
+        "cls.predictions.bias",
+        "cls.predictions.transform.dense.weight",
+        "cls.predictions.transform.dense.bias",
+        "cls.predictions.transform.LayerNorm.weight",
+        "cls.predictions.transform.LayerNorm.bias",
+    }
+
+
+def test_tokens_are_counted_with_cls_and_sep_and_without_padding():
+    rows = replace(data(), windows=ragged([[10, 11, 12], [13]]))
+    result, _ = gradient(network(), context(settings(batch_windows=2, micro_batches=1, **MLM_ONLY), rows))
+    assert (result.n_tokens, result.n_padded_tokens) == (3 + 2 + 1 + 2, 5 * 2)

@@ -1,0 +1,222 @@
+"""A training in memory: random windows, words and pairs, a tiny network, and what two processes do with them."""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny
+import torch
+import torch.distributed as dist
+from transformers import BertForPreTraining
+
+from commbert.known import pair_keys
+from commbert.nn.collectives import Processes
+from commbert.nn.model import SpecialIds
+from commbert.settings.base import merged
+from commbert.settings.training import TrainingSettings
+from commbert.training.checkpoints import CheckpointStore
+from commbert.training.data import PairData, Ragged, TrainingData
+from commbert.training.loop import Outcome, train
+from commbert.training.plan import make_plan
+from commbert.training.step import Context, StepResult, gradient_of_step
+
+SPECIALS = SpecialIds(pad=0, unk=1, cls=2, sep=3, mask=4)
+N_VOCABULARY = len(tiny.vocabulary())
+REGULAR = np.arange(5, N_VOCABULARY)
+NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+
+
+def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
+    """Lay rows end to end."""
+    values = [np.asarray(r, np.int64) for r in rows]
+    return Ragged(
+        np.concatenate(values) if values else np.empty(0, np.int64), np.cumsum([0, *map(len, values)], dtype=np.int64)
+    )
+
+
+def data(
+    *, n_windows: int = 26, n_words: int = 24, n_pairs: int = 31, seed: int = 0, n_tokens: tuple[int, int] = (1, 30)
+) -> TrainingData:
+    """Return random rows: windows of 1 to 29 tokens, words of 1 to 6, pairs with none to two negatives."""
+    rng = np.random.default_rng(seed)
+    windows = [rng.choice(REGULAR, rng.integers(*n_tokens)) for _ in range(n_windows)]
+    words = [rng.choice(REGULAR, rng.integers(1, 7)) for _ in range(n_words)]
+    ab = np.array([rng.choice(n_words, 2, replace=False) for _ in range(n_pairs)]).reshape(n_pairs, 2)
+    negatives = [rng.integers(0, n_words, rng.integers(0, 3)) for _ in range(n_pairs)]
+    further = rng.integers(0, n_words, (n_words, 2))
+    held_out = rng.integers(0, n_words, (4, 12))
+    return TrainingData(
+        windows=ragged(windows),
+        pairs=PairData(ab[:, 0], ab[:, 1], ragged(negatives)),
+        words=ragged(words),
+        known=np.unique(pair_keys(*np.concatenate([ab, further]).T)),
+        validation_windows=[rng.choice(REGULAR, 20) for _ in range(3)],
+        validation_positive=(held_out[0], held_out[1]),
+        validation_negative=(held_out[2], held_out[3]),
+    )
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    """Return the settings of a small run; nested changes are laid on."""
+    base: dict[str, Any] = {
+        "epochs": 3,
+        "batch_windows": 9,
+        "batch_pairs": 11,
+        "micro_batches": 4,
+        "validate_every_steps": 3,
+        "optimizer": {"learning_rate": 1.0e-3},
+        "seed": 5,
+    }
+    return TrainingSettings.model_validate(merged(base, changes))
+
+
+def network(*, seed: int = 1, dtype: torch.dtype = torch.float32, **changes: Any) -> BertForPreTraining:
+    """Return a tiny BERT whose weights are large enough for gradients to be told from rounding."""
+    torch.manual_seed(seed)
+    model = BertForPreTraining(tiny.config(initializer_range=0.2, **changes)).to(dtype)
+    with torch.no_grad():
+        model.cls.predictions.bias.normal_(0.0, 0.2)
+    return model.train()
+
+
+def context(
+    chosen: TrainingSettings,
+    rows: TrainingData | None = None,
+    *,
+    processes: Processes | None = None,
+    pooling: str = "mean",
+    autocast: contextlib.AbstractContextManager[None] | None = None,
+) -> Context:
+    """Return what the stage would pass to the loop."""
+    rows, processes = rows or data(), processes or Processes()
+    return Context(
+        settings=chosen,
+        data=rows,
+        plan=make_plan(chosen, n_windows=len(rows.windows), n_pairs=len(rows.pairs), world_size=processes.world_size),
+        specials=SPECIALS,
+        regular_ids=REGULAR,
+        pooling=pooling,
+        processes=processes,
+        device=torch.device("cpu"),
+        autocast=autocast or contextlib.nullcontext(),
+    )
+
+
+def gradient(
+    model: BertForPreTraining, at: Context, step: int = 0, *, without: tuple[str, ...] = ()
+) -> tuple[StepResult, torch.Tensor]:
+    """Return a step's figures and its gradient as one vector."""
+    model.zero_grad(set_to_none=True)
+    result = gradient_of_step(model, at, step)
+    return result, flat_gradient(model, without=without)
+
+
+def flat_gradient(model: BertForPreTraining, *, without: tuple[str, ...] = ()) -> torch.Tensor:
+    """Return all gradients end to end; a missing one counts as zero."""
+    return torch.cat(
+        [
+            (torch.zeros_like(p) if p.grad is None else p.grad.detach().clone()).reshape(-1)
+            for n, p in model.named_parameters()
+            if not any(w in n for w in without)
+        ]
+    )
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Return the length of the difference over the length of what was expected."""
+    assert expected.norm() > 1e-6, "nothing to compare"
+    return float((found - expected).norm() / expected.norm())
+
+
+def train_in(
+    folder: Path, model: BertForPreTraining, at: Context, *, name: str = "x", checkpoint_every_s: float = 1e9
+) -> tuple[Outcome, CheckpointStore]:
+    """Train with the store of identity ``name``."""
+    store = CheckpointStore(folder, {"name": name})
+    with store.lock():
+        store.prepare()
+        outcome = train(
+            model, at, store, checkpoint_every_s=checkpoint_every_s, keep_checkpoints=2, log_every_steps=1
+        )
+    return outcome, store
+
+
+def rows_of(store: CheckpointStore) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl without times."""
+    times = ("elapsed_s", "step_s", "tokens_per_s")
+    return [
+        {k: v for k, v in json.loads(line).items() if k not in times}
+        for line in store.metrics.read_text(encoding="utf-8").splitlines()
+    ]
+
+
+def parameters(model: BertForPreTraining) -> dict[str, torch.Tensor]:
+    """Return a copy of all parameters."""
+    return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+EQUAL_CASES: dict[str, dict[str, Any]] = {
+    "asymmetric": {"contrastive": {"symmetric": False}},
+    "symmetric": {"contrastive": {"symmetric": True}},
+    "mlm_alone": {"objectives": {"mlm": 1.0, "contrastive": 0.0}},
+    "pairs_alone": {"objectives": {"mlm": 0.0, "contrastive": 1.0}},
+    # 5 rows in 4 parts: one process has 3 windows, the other 2.
+    "unequal_rows": {"batch_windows": 5, "batch_pairs": 3},
+    "fewer_rows_than_parts": {"batch_windows": 1, "batch_pairs": 2},
+}
+"""Changes of the settings under which two processes must equal one."""
+
+TRAJECTORY = {"max_steps": 8, "validate_every_steps": 4, "optimizer": {"learning_rate": 1.0e-3}}
+
+
+def gradients_of_cases(processes: Processes) -> dict[str, torch.Tensor]:
+    """Return the gradient and the loss of a step of each case, in float64, dropout on."""
+    found: dict[str, torch.Tensor] = {}
+    for name, changes in EQUAL_CASES.items():
+        model = network(dtype=torch.float64)
+        result, found[f"{name}|gradient"] = gradient(model, context(settings(**changes), processes=processes), step=2)
+        found[f"{name}|loss"] = torch.tensor([result.loss, result.mlm_loss or 0.0, result.contrastive_loss or 0.0])
+        found[f"{name}|counts"] = torch.tensor([result.n_tokens, result.n_hidden_tokens, result.n_words])
+    return found
+
+
+def lonely_pair() -> Context:
+    """Return a step of one pair without negatives: two words in four parts, so one of two processes has no word."""
+    rows = data(n_pairs=1)
+    pairs = PairData(np.array([0]), np.array([1]), ragged([[]]))
+    return context(settings(batch_pairs=1), replace(rows, pairs=pairs))
+
+
+def worker(rank: int, world_size: int, port: int, folder: str) -> None:
+    """Do as one of several processes everything that is compared with one process; write what came out."""
+    sys.stderr = Path(folder, f"stderr.{rank}").open("w", buffering=1)
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    os.environ["WORLD_SIZE"] = str(world_size)
+    dist.init_process_group("gloo", rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
+    processes = Processes(rank, world_size, rank)
+    torch.save(gradients_of_cases(processes), Path(folder, f"gradients.{rank}.pt"))
+    model = network()
+    store = CheckpointStore(Path(folder, "run"), {"name": "x"})
+    at = context(settings(**TRAJECTORY), processes=processes)
+    train(model, at, store, checkpoint_every_s=1e9, keep_checkpoints=2, log_every_steps=1)
+    torch.save(parameters(model), Path(folder, f"trajectory.{rank}.pt"))
+    # Last: where it fails, it takes the processes down.
+    lonely = replace(lonely_pair(), processes=processes)
+    torch.save(gradient(network(dtype=torch.float64), lonely)[1], Path(folder, f"lonely.{rank}.pt"))
+    dist.destroy_process_group()
