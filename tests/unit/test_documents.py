@@ -1,0 +1,39 @@
+"""README, Makefile and CI say the same."""
+
+import re
+from pathlib import Path
+
+REPO = Path(__file__).parents[2]
+
+
+def make_targets() -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+
+
+def test_every_make_command_of_the_readme_exists() -> None:
+    used = set(re.findall(r"\bmake ([a-z-]+)", (REPO / "README.md").read_text()))
+    assert {"run", "test"} <= used
+    assert used <= make_targets()
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    assert "make test" in (REPO / ".ci" / "run").read_text().splitlines()
+    assert re.search(r"^make test\b", (REPO / "README.md").read_text(), re.MULTILINE)
+
+
+def test_every_file_the_readme_links_to_exists() -> None:
+    for name in ("README.md", "CONTRIBUTING.md"):
+        links = re.findall(r"\]\((?!https?://|#)([^)#]+)\)", (REPO / name).read_text())
+        assert links
+        assert [link for link in links if not (REPO / link).exists()] == []
+
+
+def test_every_subcommand_is_a_stage_with_help() -> None:
+    from typer.main import get_command
+
+    from commbert.cli import app
+
+    commands = get_command(app).commands
+    stages = {p.stem for p in (REPO / "src/commbert/stages").glob("*.py")} - {"__init__"}
+    assert stages <= set(commands)
+    assert all(c.help for c in commands.values())

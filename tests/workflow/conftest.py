@@ -1,0 +1,55 @@
+"""One real run of the whole workflow on a tiny corpus and a tiny base model; tests then ask what would run again."""
+
+import contextlib
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tiny
+from workflow_case import REPO, snakemake, tiny_config, write_config
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder in which everything has been made once."""
+    folder = tmp_path_factory.mktemp("workflow")
+    tiny.source_tree(folder / "tree")
+    tiny.write_base_model(folder / "base_model")
+    write_config(folder, tiny_config(folder))
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return folder
+
+
+@pytest.fixture
+def run_copy(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to be changed."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished_run, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture
+def plan(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
+    """Return the rules that a dry run in a folder would execute."""
+
+    def rules(folder: Path, *, targets: tuple[str, ...] = (), forced: tuple[str, ...] = ()) -> set[str]:
+        from snakemake.api import SnakemakeApi
+        from snakemake.settings.types import DAGSettings, OutputSettings, Quietness, ResourceSettings
+
+        monkeypatch.chdir(folder)
+        with (
+            contextlib.redirect_stderr(io.StringIO()),
+            SnakemakeApi(OutputSettings(dryrun=True, quiet={Quietness.ALL})) as api,
+        ):
+            workflow = api.workflow(
+                resource_settings=ResourceSettings(cores=2), snakefile=REPO / "Snakefile", workdir=folder
+            )
+            dag_settings = DAGSettings(targets=set(targets), forcerun=set(forced))
+            dag_api = workflow.dag(dag_settings=dag_settings)
+            dag_api.execute_workflow(executor="dryrun")
+            dag = dag_api.workflow_api._workflow.dag
+            return {job.rule.name for job in dag.jobs if dag.needrun(job)} - {"all", "data", "train", "evaluate", "report"}
+
+    return rules

@@ -1,0 +1,82 @@
+"""What a user reads when the configuration or an input is wrong, and how fast a dry run is planned."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+REPO = Path(__file__).parents[2]
+
+
+def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", "-s", str(REPO / "Snakefile"), "-d", str(folder), "--cores", "1", "-n"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_paper_preset_plans_the_reference_method() -> None:
+    done = dry_run(REPO, "--configfile", "config.yaml", "resources/presets/paper.yaml", "-p", "train")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert '"epochs":30' in said
+    assert '"learning_rate":2e-05' in said
+    assert '"contrastive":0.3,"mlm":0.7' in said
+    assert '"max_windows":10285' in said
+    assert '"batch_per_process":true,"batch_windows":64' in said
+    assert "bert-base-uncased" in said
+
+
+@pytest.mark.parametrize("preset", sorted(p.name for p in (REPO / "resources" / "presets").glob("*.yaml")))
+def test_every_preset_is_accepted(preset: str) -> None:
+    done = dry_run(REPO, "--configfile", "config.yaml", f"resources/presets/{preset}", "-q", "rules")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_misspelt_setting_is_named_with_the_nearest_known_one(tmp_path: Path) -> None:
+    config = yaml.safe_load((REPO / "config.yaml").read_text())
+    config["training"]["batch_window"] = 3
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    done = dry_run(tmp_path)
+    assert done.returncode == 1
+    assert "training.batch_window: unknown setting. Did you mean training.batch_windows?" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_configuration_and_the_presets_fit_the_schema() -> None:
+    schema = json.loads((REPO / "workflow/schemas/config.schema.json").read_text())
+    validator = Draft202012Validator(schema)
+    assert not list(validator.iter_errors(yaml.safe_load((REPO / "config.yaml").read_text())))
+
+
+def test_the_configuration_names_every_setting() -> None:
+    from commbert.settings.config import load
+
+    config = yaml.safe_load((REPO / "config.yaml").read_text())
+
+    def missing(known: dict, given: dict, at: str) -> list[str]:
+        found = []
+        for key, value in known.items():
+            if key not in given:
+                found.append(f"{at}{key}")
+            elif isinstance(value, dict) and isinstance(given[key], dict) and at + key != "runs":
+                found += missing(value, given[key], f"{at}{key}.")
+        return found
+
+    assert missing(load(config).model_dump(mode="json"), config, "") == []
+
+
+def test_a_dry_run_imports_no_torch(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text((REPO / "config.yaml").read_text())
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['snakemake', '-s', {str(REPO / 'Snakefile')!r}, '-d', {str(tmp_path)!r}, '--cores', '1', '-n', '-q']\n"
+        "try:\n    runpy.run_module('snakemake', run_name='__main__')\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'transformers', 'polars', 'datasets'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,0 +1,97 @@
+"""The finished run, looked at as a user would."""
+
+import json
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+from workflow_case import snakemake
+
+
+def test_the_report_stands_in_three_forms(finished_run: Path) -> None:
+    reports = finished_run / "reports"
+    text = (reports / "final_training_report.md").read_text()
+    context = json.loads((reports / "final_training_report.json").read_text())
+    page = (reports / "final_training_report.html").read_text()
+    value = next(r for r in context["rows"] if r["key"] == "retrieval_mrr")["cells"]["final"]["value"]
+    assert f"{value:.3f}" in text
+    assert f"{value:.3f}" in page
+
+
+def test_the_page_loads_nothing_and_runs_nothing(finished_run: Path) -> None:
+    class Links(HTMLParser):
+        found: list[str] = []
+
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            assert tag not in ("script", "iframe", "object", "link")
+            self.found += [v or "" for k, v in attrs if k in ("src", "href")]
+
+    parser = Links()
+    parser.feed((finished_run / "reports" / "final_training_report.html").read_text())
+    assert parser.found
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in parser.found)
+
+
+def test_every_stage_of_the_run_has_its_time_in_the_report(finished_run: Path) -> None:
+    context = json.loads((finished_run / "reports" / "final_training_report.json").read_text())
+    stages = {s["stage"] for s in context["stages"]}
+    assert {"base", "ingest", "words", "tokenizer", "windows", "pairs", "model final", "train final"} <= stages
+    assert {"evaluate base", "evaluate final", "evaluate other"} <= stages
+
+
+def test_what_came_in_is_what_was_used_or_skipped(finished_run: Path) -> None:
+    table = json.loads((finished_run / "results/corpus/ingest.json").read_text())["accounting"]
+    files = [p for p in (finished_run / "tree").rglob("*") if p.is_file()]
+    assert sum(row["files"] for row in table.values()) == len(files)
+    assert sum(row["bytes"] for row in table.values()) == sum(p.stat().st_size for p in files)
+    assert sum(row["lines"] for row in table.values()) == sum(len(p.read_text().splitlines()) for p in files)
+
+
+def test_the_exported_folder_gives_the_evaluated_vectors_in_a_fresh_process(finished_run: Path) -> None:
+    final = finished_run / "results/runs/final/final"
+    code = f"""
+import json, numpy as np, torch
+from pathlib import Path
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
+from commbert.nn.model import load_bert, special_ids, text_vectors
+from commbert.tokenization.encoding import encode_words, load_tokenizer
+folder = {str(final)!r}
+words = ["harq", "pdcch_index", "the", "rlc_process"]
+ours = text_vectors(load_bert(Path(folder)), encode_words(load_tokenizer(Path(folder)), words), special_ids(Path(folder)),
+                    pooling="mean", device=torch.device("cpu")).numpy()
+theirs = SentenceTransformer(folder).encode(words)
+assert np.abs(ours - theirs).max() < 1e-5, np.abs(ours - theirs).max()
+for kind in (AutoModel, AutoModelForMaskedLM):
+    _, info = kind.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"], info
+assert len(pipeline("fill-mask", folder)("harq = [MASK]")) == 5
+assert len(AutoTokenizer.from_pretrained(folder)) == json.load(open(folder + "/config.json"))["vocab_size"]
+"""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_exported_folder_holds_a_card_and_no_pickle(finished_run: Path) -> None:
+    final = finished_run / "results/runs/final/final"
+    names = {p.name for p in final.rglob("*") if p.is_file()}
+    assert {"README.md", "model.safetensors", "tokenizer.json", "vocab.txt", "modules.json", "config.json"} <= names
+    assert not [n for n in names if n.endswith((".bin", ".pt", ".pkl", ".pth"))]
+
+
+def test_a_failed_stage_leaves_the_earlier_report_and_model(run_copy: Path) -> None:
+    model = (run_copy / "results/runs/final/final/model.safetensors").read_bytes()
+    report = (run_copy / "reports/final_training_report.md").read_text()
+    config = (run_copy / "config.yaml").read_text()
+    (run_copy / "config.yaml").write_text(config.replace("include:", "x:").replace("license: MIT", "license: MIT\n    include: ['*.nothing']"))
+    done = snakemake(run_copy)
+    assert done.returncode == 1
+    assert "source tree: expected at least one usable file" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (run_copy / "results/runs/final/final/model.safetensors").read_bytes() == model
+    assert (run_copy / "reports/final_training_report.md").read_text() == report
+    (run_copy / "config.yaml").write_text(config)
+    assert snakemake(run_copy, "-n").returncode == 0
