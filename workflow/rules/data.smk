@@ -1,6 +1,6 @@
 # Sources to tables. A rule's params hold its own section of the settings and a digest of its own code: nothing else
 # reruns it.
-from commbert.corpus.fingerprints import fingerprint_sources
+from commbert.corpus.fingerprints import fingerprint_base, fingerprint_sources
 from commbert.provenance import code_digest, templates_digest
 
 WHEELS = {
@@ -37,6 +37,7 @@ rule base:
         "../envs/commbert.yaml"
     params:
         source=CONFIG.model.base.as_json(),
+        content=fingerprint_base(CONFIG.model.base),
         code=code_digest("commbert.stages.base"),
     shell:
         "commbert base --source {params.source:q} --out {output.folder} --log {log.text} --usage {log.usage}"

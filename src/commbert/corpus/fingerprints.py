@@ -1,9 +1,13 @@
-"""A digest of what the path sources hold, so that edited files rerun the ingestion and touched ones do not."""
+"""Digests of what lies outside of the workflow, so that edited files rerun a stage and touched ones do not."""
+
+from pathlib import Path
 
 from commbert.corpus.sources import paths_of
 from commbert.errors import SourceError
+from commbert.modelfolder import FILES
 from commbert.provenance import digest, fingerprint_paths
 from commbert.settings.corpus import CorpusSettings
+from commbert.settings.model import BaseModelSource, PathModel
 
 
 def fingerprint_sources(settings: CorpusSettings) -> str:
@@ -19,3 +23,11 @@ def fingerprint_sources(settings: CorpusSettings) -> str:
             except SourceError:
                 parts.append(f"{source.name} missing")
     return digest(*parts)
+
+
+def fingerprint_base(source: BaseModelSource) -> str:
+    """Return the digest of a base model folder; the other kinds are pinned by their settings."""
+    if not isinstance(source, PathModel):
+        return "pinned"
+    folder = Path(source.path).expanduser()
+    return fingerprint_paths([folder / name for name in FILES if (folder / name).is_file()])

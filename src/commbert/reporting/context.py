@@ -66,6 +66,11 @@ def build_context(sources: Sources) -> dict[str, Any]:
         "headline": _headline(sources),
         "rows": [_row(row, sources) for row in ROWS],
         "controls": _controls(sources),
+        "geometry": {
+            name: evaluation["geometry"]["mean_random_cosine"]
+            for name, evaluation in {sources.run: sources.evaluation, **sources.others}.items()
+        },
+        "popularity_mrr": sources.evaluation["controls"]["popularity_mrr"],
         "leakage": {
             split: {**sources.windows["leakage"][split], **sources.pairs["leakage"].get(split, {})}
             for split in sources.windows["leakage"]

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForPreTraining
@@ -20,8 +19,6 @@ from transformers import BertForPreTraining
 from commbert.artifacts import atomic_folder
 from commbert.errors import TrainingError
 from commbert.nn.collectives import same_on_all
-from commbert.nn.measures import auc, cosines, mlm_scores
-from commbert.nn.model import text_vectors
 from commbert.training.checkpoints import CheckpointStore
 from commbert.training.optimization import (
     make_optimizer,
@@ -31,6 +28,7 @@ from commbert.training.optimization import (
 )
 from commbert.training.progress import TrainingProgress
 from commbert.training.step import Context, StepResult, gradient_of_step
+from commbert.training.validation import check_best_metric, validation_figures
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +73,7 @@ def train(
     Raises:
         TrainingError: If loss or gradient is not finite; the last checkpoint is kept.
     """
+    check_best_metric(context)
     parameters = trainable_parameters(model, context.settings)
     optimizer = make_optimizer(parameters, context.settings.optimizer)
     state = _resume(context, store, parameters, optimizer)
@@ -204,10 +203,7 @@ def _validate(
     metric = context.settings.best_metric
     value = found[metric]
     if value is None:
-        raise TrainingError(
-            f"training.best_metric {metric}: the validation split has no rows for it. "
-            "Choose the other metric, or widen corpus.split.validation."
-        )
+        raise TrainingError(f"training.best_metric {metric}: not measured.")
     better = -value if metric == "mlm_loss" else value
     if state.best_value is None or better > state.best_value:
         state.best_value, state.best_step, state.validations_since_best = better, state.step, 0
@@ -217,35 +213,6 @@ def _validate(
     else:
         state.validations_since_best += 1
         state.stopped_early = state.validations_since_best >= (context.settings.patience or math.inf)
-    return found
-
-
-def validation_figures(model: BertForPreTraining, context: Context) -> dict[str, float | None]:
-    """Return the hard pair metric, the MLM figures and the mean cosine of unrelated words."""
-    data = context.data
-    found: dict[str, float | None] = {"auc_frequency_matched": None, "mlm_loss": None, "mlm_top1": None}
-    (a, b), (c, d) = data.validation_positive, data.validation_negative
-    if len(a):
-        words = np.unique(np.concatenate([a, b, c, d]))
-        vectors = text_vectors(
-            model, data.words.rows(words), context.specials, pooling=context.pooling, device=context.device
-        )
-        row = {int(w): i for i, w in enumerate(words)}
-        at = [np.array([row[int(w)] for w in ids]) for ids in (a, b, c, d)]
-        positive, negative = cosines(vectors, at[0], at[1]), cosines(vectors, at[2], at[3])
-        found["auc_frequency_matched"] = auc(positive, negative)
-        found["mean_negative_cosine"] = float(negative.mean())
-    if data.validation_windows and context.plan.windows.n_rows:
-        scores = mlm_scores(
-            model,
-            data.validation_windows,
-            context.specials,
-            seed=context.settings.seed,
-            rate=0.15,
-            device=context.device,
-        )
-        found["mlm_loss"] = float(scores.loss.mean())
-        found["mlm_top1"] = float((scores.rank == 0).mean())
     return found
 
 

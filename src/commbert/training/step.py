@@ -89,8 +89,11 @@ def gradient_of_step(model: BertForPreTraining, context: Context, step: int) -> 
         n_tokens, n_padded = n_tokens + n, n_padded + p
     parameters = [p for p in model.parameters() if p.requires_grad]
     sum_gradients(parameters, processes)
-    counts = torch.tensor([n_tokens, n_padded], dtype=torch.float64, device=context.device)
-    sums = summed(torch.cat([mlm_sum.double().view(1), contrastive_sum.double().view(1), counts]), processes).tolist()
+    # MPS has no float64; everywhere else the sums of a step are kept in it.
+    precise = torch.float32 if context.device.type == "mps" else torch.float64
+    counts = torch.tensor([n_tokens, n_padded], dtype=precise, device=context.device)
+    losses = torch.stack([mlm_sum.detach().to(precise), contrastive_sum.detach().to(precise)])
+    sums = summed(torch.cat([losses, counts]), processes).tolist()
     n_anchors = _n_terms(words, settings)
     mlm_loss = sums[0] / n_hidden if n_hidden else None
     contrastive_loss = sums[1] / n_anchors if n_anchors else None

@@ -1,0 +1,40 @@
+"""The ``commbert`` command: one subcommand per stage. Stages are imported when called, so that each starts fast."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from commbert.artifacts import free_gib
+from commbert.cli import data as _data
+from commbert.cli import runs as _runs
+from commbert.cli.options import app, set_up_logging
+from commbert.errors import EXIT_USER_ERROR, CommbertError
+
+__all__ = ["app", "main"]
+
+_log = logging.getLogger("commbert")
+_COMMANDS = (_data, _runs)
+"""Importing them registers their subcommands."""
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends in one message and exit code 1, without a traceback."""
+    if not logging.getLogger("commbert").handlers:
+        set_up_logging(None)
+    try:
+        app()
+    except CommbertError as error:
+        _log.error("error: %s", error)
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        if error.filename is None:
+            _log.exception("unexpected error")
+            sys.exit(EXIT_USER_ERROR)
+        where = Path(os.fsdecode(error.filename))
+        _log.error("error: %s: %s (%.2f GiB free on that disk).", where, error.strerror, free_gib(where.absolute()))
+        sys.exit(EXIT_USER_ERROR)
+    except Exception:
+        # A bug of ours: the traceback belongs in the log, next to the stage that hit it.
+        _log.exception("unexpected error; please report it")
+        sys.exit(EXIT_USER_ERROR)

@@ -1,0 +1,91 @@
+"""What all subcommands share: the application, the kinds of options, and how a stage is run, timed and logged."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from commbert import __version__
+from commbert.artifacts import write_json
+from commbert.errors import SettingsError
+from commbert.monitoring import measured
+from commbert.settings.base import Section
+from commbert.settings.config import section_from_json
+
+log_messages = logging.getLogger("commbert")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Domain embeddings from telecom source code. Usually called by Snakemake; every stage also runs alone.",
+)
+S = TypeVar("S", bound=Section)
+Settings = Annotated[str, typer.Option(help="The stage's section of the configuration, as JSON, or a JSON file.")]
+Log = Annotated[Path | None, typer.Option(help="Also write messages to this file.")]
+Usage = Annotated[Path | None, typer.Option(help="Write time and memory of the stage to this JSON file.")]
+In = Annotated[Path, typer.Option(help="Input.")]
+Out = Annotated[Path, typer.Option(help="Output.")]
+Runtime = Annotated[
+    str, typer.Option(envvar="COMMBERT_RUNTIME", help="The section runtime, as JSON; changes no result.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"commbert {__version__}")
+        raise typer.Exit
+
+
+def parsed(section: type[S], text: str, name: str) -> S:
+    """Return a section from JSON text, or from a JSON file named by the text."""
+    if text.startswith("@") or text.endswith(".json"):
+        try:
+            text = Path(text.removeprefix("@")).read_text(encoding="utf-8")
+        except OSError as error:
+            raise SettingsError(f"--settings: {error}.") from error
+    return section_from_json(section, text, where=name)
+
+
+def run_stage(stage: str, log: Path | None, usage: Path | None, work: Callable[[], Any]) -> Any:
+    """Run a stage with its log and its usage record."""
+    set_up_logging(log)
+    began = time.time()
+    with measured() as used:
+        result = work()
+    if usage is not None:
+        write_json(usage, {"stage": stage, "began_unix_s": round(began, 1), **used.as_dict()})
+    if isinstance(result, dict):
+        log_messages.info("%s: done in %.1f s", stage, used.wall_s)
+    return result
+
+
+class _OneLine(logging.Formatter):
+    """Control characters in messages are shown, not sent to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def set_up_logging(log: Path | None) -> None:
+    """Send messages to the terminal and, on the first process, to a file."""
+    root = logging.getLogger("commbert")
+    root.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    root.propagate = False
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setFormatter(_OneLine("%(message)s"))
+    root.addHandler(screen)
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(log, mode="w", encoding="utf-8")
+        file.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+        root.addHandler(file)

@@ -1,0 +1,182 @@
+"""The stages of a run, and the schema."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from commbert.artifacts import write_json
+from commbert.cli.options import In, Log, Out, Runtime, Settings, Usage, app, parsed, run_stage
+from commbert.errors import EXIT_STOPPED
+from commbert.monitoring import usable_threads
+
+
+@app.command()
+def model(settings: Settings, base: In, tokenizer: In, out: Out, log: Log = None, usage: Usage = None) -> None:
+    """Grow the base model's embeddings to the tokenizer."""
+
+    def work() -> Any:
+        from commbert.settings.model import ModelSettings
+        from commbert.stages import model as stage
+
+        return stage.run(parsed(ModelSettings, settings, "model"), base=base, tokenizer=tokenizer, out=out)
+
+    run_stage("model", log, usage, work)
+
+
+@app.command()
+def train(
+    settings: Settings,
+    model: In,
+    windows: In,
+    validation_windows: In,
+    pairs: In,
+    validation_pairs: In,
+    known: In,
+    words: In,
+    corpus: In,
+    checkpoints: Annotated[Path, typer.Option(help="Folder of resumable state; kept when training fails or stops.")],
+    best_out: Out,
+    final_out: Out,
+    metrics_out: Out,
+    summary_out: Out,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of all processes together.")] = 64,
+    runtime: Runtime = "{}",
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Train; goes on from its newest checkpoint. Exit code 75: stopped as asked, start again to go on."""
+    from commbert.settings.runtime import RuntimeSettings
+    from commbert.settings.training import TrainingSettings
+    from commbert.training import launch
+
+    run = parsed(RuntimeSettings, runtime, "runtime")
+    section = parsed(TrainingSettings, settings, "training")
+    if not launch.is_launched():
+        launch.become_training(
+            sys.argv[1:],
+            n_processes=launch.process_count(run.processes, run.device),
+            threads=usable_threads(threads),
+            micro_batches=section.micro_batches,
+        )
+
+    def work() -> Any:
+        from commbert.stages import train as stage
+        from commbert.training.data import DataPaths
+
+        return stage.run(
+            section,
+            run,
+            data=DataPaths(windows, validation_windows, pairs, validation_pairs, known, words),
+            model=model,
+            corpus=corpus,
+            checkpoints=checkpoints,
+            best_out=best_out,
+            final_out=final_out,
+            metrics_out=metrics_out,
+            summary_out=summary_out,
+        )
+
+    is_first = os.environ.get("RANK", "0") == "0"
+    if run_stage("train", log if is_first else None, usage if is_first else None, work) is None:
+        raise typer.Exit(EXIT_STOPPED)
+
+
+@app.command()
+def evaluate(
+    settings: Settings,
+    model: In,
+    files: In,
+    line_words: In,
+    words: In,
+    known: In,
+    pairs: In,
+    windows: In,
+    train_windows: In,
+    windows_tokenizer: In,
+    out: Out,
+    scores_out: Out,
+    pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
+    split: Annotated[str, typer.Option(help="test, or validation (then with the validation tables).")] = "test",
+    trained_head: Annotated[bool, typer.Option(help="The folder's MLM head was trained: measure it.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 64,
+    runtime: Runtime = "{}",
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Measure a model on the held-out test split."""
+    os.environ["OMP_NUM_THREADS"] = str(usable_threads(threads))
+
+    def work() -> Any:
+        from commbert.settings.evaluation import EvaluationSettings
+        from commbert.settings.runtime import RuntimeSettings
+        from commbert.stages import evaluate as stage
+
+        return stage.run(
+            parsed(EvaluationSettings, settings, "evaluation"),
+            model=model,
+            pooling=pooling,
+            has_trained_head=trained_head,
+            data=stage.EvaluationPaths(
+                files, line_words, words, known, pairs, windows, train_windows, windows_tokenizer
+            ),
+            split=split,
+            device=parsed(RuntimeSettings, runtime, "runtime").device,
+            out=out,
+            scores_out=scores_out,
+        )
+
+    run_stage("evaluate", log, usage, work)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Option(help="Name of the run.")],
+    config: Annotated[str, typer.Option(help="All settings of the run, as JSON; printed.")],
+    ingest: In,
+    words: In,
+    receipts: In,
+    windows: In,
+    pairs: In,
+    training: In,
+    metrics: In,
+    model: In,
+    evaluation: In,
+    usage_folder: In,
+    markdown_out: Out,
+    json_out: Out,
+    html_out: Out,
+    loss_out: Out,
+    figures_out: Out,
+    other: Annotated[
+        list[str] | None, typer.Option(help="NAME=FILE of another evaluation.json; one column each.")
+    ] = None,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Render the report of a run as Markdown, JSON and HTML, and its model card."""
+
+    def work() -> Any:
+        from commbert.stages import report as stage
+
+        others = {name: Path(path) for name, _, path in (o.partition("=") for o in other or [])}
+        return stage.run(
+            run,
+            config=config,
+            inputs=stage.ReportInputs(
+                ingest, words, receipts, windows, pairs, training, metrics, model, evaluation, usage_folder, others
+            ),
+            outputs=stage.ReportOutputs(markdown_out, json_out, html_out, loss_out, figures_out),
+        )
+
+    run_stage("report", log, usage, work)
+
+
+@app.command()
+def schema(out: Out) -> None:
+    """Write the JSON schema of config.yaml, for editors."""
+    from commbert.settings.config import json_schema
+
+    write_json(out, json_schema())

@@ -1,0 +1,159 @@
+"""Text of others stays text in every form of the report."""
+
+import html
+import re
+
+import pytest
+from markdown_it import MarkdownIt
+
+from commbert.reporting.escaping import code_block, markdown_cell, visible
+from commbert.reporting.figures import loss_figure
+from commbert.reporting.rendering import render_html, render_markdown
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "a | b | c",
+    "[x](javascript:alert(1))",
+    "![x](http://example.invalid/x.png)",
+    "__init__",
+    "`code`",
+    "**bold**",
+    "a\nb",
+    "\x1b[31mred",
+    "\u202egnp.exe",
+    "&lt;b&gt;",
+    "'quote\"",
+    "{{ 7 * 7 }}",
+    "\\| x",
+    "https://example.invalid",
+    "x" * 10_000,
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_text_stays_in_its_markdown_cell(text: str) -> None:
+    page = MarkdownIt("commonmark").enable("table").render(f"| a | b |\n|---|---|\n| {markdown_cell(text)} | end |\n")
+    cells = re.findall(r"<td>(.*?)</td>", page, re.DOTALL)
+    assert len(cells) == 2
+    assert not re.search(r"<(?!/?(table|thead|tbody|tr|th|td)\b)", page)
+
+
+def test_a_markdown_cell_shows_exactly_the_text() -> None:
+    text = "rlc_am<entity> & 'x' | [y](z) *w* `v`"
+    page = MarkdownIt("commonmark").enable("table").render(f"| a |\n|---|\n| {markdown_cell(text)} |\n")
+    assert html.unescape(re.findall(r"<td>(.*?)</td>", page)[0]) == text
+
+
+def test_a_long_text_is_cut() -> None:
+    assert len(visible("x" * 500, max_chars=80)) == 80
+
+
+def test_control_and_direction_marks_are_spelt_out() -> None:
+    assert visible("a\x1b[31m\u202eb") == "a\\u{1b}[31m\\u{202e}b"
+
+
+def test_nothing_in_a_line_ends_a_code_block() -> None:
+    page = MarkdownIt("commonmark").render("text\n\n" + code_block("```\n</pre><script>x</script>\n---") + "\n")
+    assert page.count("<pre>") == 1
+    assert "<script>" not in page
+
+
+def test_settings_with_markup_are_text_in_the_page(minimal_context: dict) -> None:
+    minimal_context["settings"] = {"corpus": {"name": "</pre><script>alert(1)</script>"}}
+    minimal_context["neighbours"] = [{"word": "<b>w</b>", "columns": {"final": ["<i>x</i>"]}}]
+    page = render_html("report.html.j2", minimal_context, {"loss": "<svg/>", "comparison": "<svg/>"})
+    assert "<script>" not in page
+    assert "<b>" not in page
+    assert "<i>" not in page
+
+
+def test_the_same_values_give_the_same_picture() -> None:
+    steps = [{"step": i, "loss": 1.0 / i, "mlm_loss": None, "contrastive_loss": 2.0} for i in range(1, 5)]
+    assert loss_figure(steps, []) == loss_figure(steps, [])
+
+
+def test_a_run_of_one_step_without_validation_has_a_picture() -> None:
+    assert "<svg" in loss_figure([{"step": 1, "loss": 1.0, "mlm_loss": 1.0, "contrastive_loss": None}], [])
+
+
+def test_the_markdown_report_says_that_it_was_resumed(minimal_context: dict) -> None:
+    minimal_context["training"]["resumed_at_steps"] = [3, 7]
+    text = render_markdown("report.md.j2", {**minimal_context, "figures": {"loss": "l.svg", "comparison": "c.svg"}})
+    assert "| resumed at steps | 3, 7 |" in text
+
+
+@pytest.fixture
+def minimal_context() -> dict:
+    split = {"files": 1, "lines": 2, "directories": ["d"]}
+    window = {"windows": 1, "tokens_per_window": 2.0, "windows_with_dropped_lines_pct": 0.0}
+    cell = {"text": "0.5", "value": 0.5, "low": 0.4, "high": 0.6}
+    fertility = {"tokens_per_word": 1.0, "one_token_words_pct": 100.0}
+    splits = ("train", "validation", "test")
+    return {
+        "run": "final",
+        "columns": ["final"],
+        "headline": ["a sentence"],
+        "rows": [{"key": "k", "label": "L", "meaning": "", "cells": {"final": cell}}],
+        "controls": [{"rung": "english", "model": 0.5, "blind": 0.5, "frequency": 0.5}],
+        "geometry": {"final": 0.1},
+        "popularity_mrr": 0.1,
+        "leakage": {
+            "test": {
+                "lines_seen_in_training_pct": 1.0,
+                "long_lines_seen_in_training_pct": 1.0,
+                "windows_seen_in_training_pct": 1.0,
+            }
+        },
+        "corpus": {
+            "sources": [{"name": "s", "license": "MIT", "path": "p"}],
+            "accounting": {"used": {"files": 1, "bytes": 2, "lines": 3}},
+            "split_by": "directory",
+            "splits": dict.fromkeys(splits, split),
+        },
+        "words": {"words": 1, "words_in_training": 1},
+        "windows": dict.fromkeys(splits, window),
+        "pairs": {"known_pairs": 1, **{s: {"same_line": 1} for s in splits}},
+        "receipts": {
+            "entries_before": 1,
+            "entries_after": 1,
+            "entries_added": 0,
+            "entries_added_seen_in_heldout_pct": 0.0,
+            "new_rows_never_trained": 0,
+            "english_words_recut": 0,
+            "english_words_checked": 1,
+            "first_words": [],
+            "fertility": {"before": fertility, "after": fertility},
+        },
+        "training": {
+            "steps": 1,
+            "planned_steps": 1,
+            "stopped_early": False,
+            "best_step": None,
+            "windows_epochs": 1.0,
+            "pairs_epochs": 1.0,
+            "first_loss": 1.0,
+            "last_loss": 1.0,
+            "largest_gradient_norm": 1.0,
+            "trained_s": 1.0,
+            "tokens": 1,
+            "tokens_per_s": 1.0,
+            "mean_padding_pct": 0.0,
+            "mean_negatives_per_anchor": None,
+            "mean_masked_out_pct": None,
+            "device": "cpu",
+            "world_size": 1,
+            "precision": "fp32",
+            "precision_reason": "as set",
+            "resumed_at_steps": [],
+            "parameters_trained": 1,
+        },
+        "neighbours": [],
+        "stages": [],
+        "stages_total_s": 0.0,
+        "machine": {"cpu": "c", "cores": 1, "memory_gib": 1.0, "gpus": []},
+        "environment": {"commit": None, "versions": {"python": "3"}},
+        "settings": {},
+        "settings_digest": "0",
+        "digests": {},
+    }
