@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from commbert.settings.corpus import CorpusSettings, PathSource, SplitSettings
 from commbert.settings.model import ModelSettings, PathModel
 from commbert.settings.pairs import PairsSettings
@@ -30,6 +30,7 @@ class Stages:
     base: Path
     start: Path
     tokenizer: Path
+    corpus: Path
     files: Path
     line_words: Path
     data: DataPaths
@@ -94,6 +95,7 @@ def stages(tmp_path_factory) -> Stages:
         base=at / "base",
         start=at / "start",
         tokenizer=at / "tokenizer",
+        corpus=at / "ingest.json",
         files=files,
         line_words=line_words,
         data=DataPaths(w["train"], w["validation"], p["train"], p["validation"], known, at / "words.parquet"),

@@ -5,6 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
+
+from commbert.known import pair_keys
+from commbert.nn.model import hidden_states, padded, pooled
+from commbert.training.data import PairData
+from commbert.training.optimization import trainable_parameters
+from commbert.training.step import _allowed, gradient_of_step, masked_windows, step_words
 from equivalence.training_case import (
     NO_DROPOUT,
     SPECIALS,
@@ -17,12 +24,6 @@ from equivalence.training_case import (
     ragged,
     settings,
 )
-from torch.nn import functional
-
-from commbert.known import pair_keys
-from commbert.nn.model import hidden_states, padded, pooled
-from commbert.training.data import PairData
-from commbert.training.step import _allowed, gradient_of_step, masked_windows, step_words
 
 MLM_ONLY = {"objectives": {"mlm": 1.0, "contrastive": 0.0}}
 PAIRS_ONLY = {"objectives": {"mlm": 0.0, "contrastive": 1.0}}
@@ -107,7 +108,9 @@ def test_the_gradient_is_the_slope_of_the_loss():
     at = context(settings())
     _, found = gradient(model, at)
     direction = [torch.randn_like(p) for p in model.parameters()]
-    slope = sum(float((p.grad * d).sum()) for p, d in zip(model.parameters(), direction, strict=True) if p.grad is not None)
+    slope = sum(
+        float((p.grad * d).sum()) for p, d in zip(model.parameters(), direction, strict=True) if p.grad is not None
+    )
     losses = []
     for h in (1e-5, -1e-5):
         with torch.no_grad():
@@ -174,9 +177,10 @@ def test_the_same_pair_twice_adds_no_negative():
     assert gradient_of_step(network(), at, 0).contrastive_loss == 0.0
 
 
-def test_dropout_is_on_and_the_same_whenever_a_step_is_repeated():
+@pytest.mark.parametrize("changes", [{}, MLM_ONLY, PAIRS_ONLY])
+def test_dropout_is_on_and_the_same_whenever_a_step_is_repeated(changes):
     model = network(dtype=torch.float64)
-    at = context(settings())
+    at = context(settings(**changes))
     first, found = gradient(model, at, step=1)
     torch.rand(17)
     _, again = gradient(model, at, step=1)
@@ -196,8 +200,6 @@ def test_bf16_autocast_leaves_the_pair_loss_in_float32():
 
 
 def test_a_frozen_encoder_receives_no_gradient():
-    from commbert.training.optimization import trainable_parameters
-
     model = network()
     chosen = settings(trainable="mlm_head", **MLM_ONLY)
     trainable_parameters(model, chosen)
@@ -215,3 +217,28 @@ def test_tokens_are_counted_with_cls_and_sep_and_without_padding():
     rows = replace(data(), windows=ragged([[10, 11, 12], [13]]))
     result, _ = gradient(network(), context(settings(batch_windows=2, micro_batches=1, **MLM_ONLY), rows))
     assert (result.n_tokens, result.n_padded_tokens) == (3 + 2 + 1 + 2, 5 * 2)
+
+
+def _masked_by_window(at, step):
+    """Return {(epoch, window): what the model sees}; equal windows of a step follow each other by epoch."""
+    epoch, rows = at.plan.windows.batch(step)
+    lengths = np.array([len(at.data.windows[int(r)]) for r in rows])
+    order = np.lexsort((rows, epoch, -lengths))
+    seen, _, _ = masked_windows(at, step)
+    return {(int(epoch[o]), int(rows[o])): ids.tolist() for o, ids in zip(order, seen, strict=True)}
+
+
+def test_a_window_is_masked_anew_in_every_epoch():
+    # One step is one epoch.
+    at = context(settings(batch_windows=26, **MLM_ONLY), data(n_tokens=(20, 30)))
+    first, second = _masked_by_window(at, 0), _masked_by_window(at, 1)
+    assert {r for _, r in first} == {r for _, r in second} == {*range(26)}
+    assert sum(first[0, r] == second[1, r] for r in range(26)) <= 3
+
+
+def test_a_window_is_masked_alike_in_batches_of_any_size():
+    small, large = (context(settings(batch_windows=n, **MLM_ONLY)) for n in (2, 13))
+    expected = {k: v for step in range(2) for k, v in _masked_by_window(large, step).items()}
+    found = {k: v for step in range(13) for k, v in _masked_by_window(small, step).items()}
+    assert len(found) == 26
+    assert found == expected

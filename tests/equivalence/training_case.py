@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import socket
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -12,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tiny
 import torch
 import torch.distributed as dist
 from transformers import BertForPreTraining
 
+import tiny
 from commbert.known import pair_keys
 from commbert.nn.collectives import Processes
 from commbert.nn.model import SpecialIds
@@ -81,7 +80,7 @@ def settings(**changes: Any) -> TrainingSettings:
 def network(*, seed: int = 1, dtype: torch.dtype = torch.float32, **changes: Any) -> BertForPreTraining:
     """Return a tiny BERT whose weights are large enough for gradients to be told from rounding."""
     torch.manual_seed(seed)
-    model = BertForPreTraining(tiny.config(initializer_range=0.2, **changes)).to(dtype)
+    model = BertForPreTraining(tiny.config(**{"initializer_range": 0.2, **changes})).to(dtype)
     with torch.no_grad():
         model.cls.predictions.bias.normal_(0.0, 0.2)
     return model.train()
@@ -143,9 +142,7 @@ def train_in(
     store = CheckpointStore(folder, {"name": name})
     with store.lock():
         store.prepare()
-        outcome = train(
-            model, at, store, checkpoint_every_s=checkpoint_every_s, keep_checkpoints=2, log_every_steps=1
-        )
+        outcome = train(model, at, store, checkpoint_every_s=checkpoint_every_s, keep_checkpoints=2, log_every_steps=1)
     return outcome, store
 
 
@@ -161,6 +158,11 @@ def rows_of(store: CheckpointStore) -> list[dict[str, Any]]:
 def parameters(model: BertForPreTraining) -> dict[str, torch.Tensor]:
     """Return a copy of all parameters."""
     return {n: p.detach().clone() for n, p in model.named_parameters()}
+
+
+def trained(model: BertForPreTraining) -> dict[str, torch.Tensor]:
+    """Return a copy of the parameters that some objective trains; the others are those of the start model."""
+    return {n: p for n, p in parameters(model).items() if not n.startswith(("bert.pooler.", "cls.seq_relationship."))}
 
 
 def free_port() -> int:
@@ -204,7 +206,6 @@ def lonely_pair() -> Context:
 
 def worker(rank: int, world_size: int, port: int, folder: str) -> None:
     """Do as one of several processes everything that is compared with one process; write what came out."""
-    sys.stderr = Path(folder, f"stderr.{rank}").open("w", buffering=1)
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ["WORLD_SIZE"] = str(world_size)

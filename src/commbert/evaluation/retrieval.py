@@ -94,7 +94,10 @@ def retrieve(
             score[torch.from_numpy(contains(known, pair_keys(int(queries[i]), candidates)))] = -torch.inf
             score[int(np.searchsorted(candidates, queries[i]))] = -torch.inf
             wanted = score[torch.from_numpy(np.searchsorted(candidates, partners.partners[row]))]
-            ranks = np.sort((score[None, :] > wanted[:, None]).sum(1).numpy()) + 1
+            # Ties count half: a model that gives every word one vector has found nothing.
+            above = (score[None, :] > wanted[:, None]).sum(1).numpy()
+            tied = (score[None, :] == wanted[:, None]).sum(1).numpy() - 1
+            ranks = np.sort(above + tied / 2) + 1
             reciprocal.append(1.0 / float(ranks[0]))
             for k in at:
                 recall[k].append(float((ranks <= k).sum()) / min(k, len(ranks)))

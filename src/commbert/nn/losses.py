@@ -11,7 +11,9 @@ def mlm_loss_sum(logits: Float[Tensor, "n v"], labels: Int[Tensor, "n"]) -> Floa
 
     Reference: Devlin et al. 2019, arXiv:1810.04805, section 3.1.
     """
-    return functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return functional.cross_entropy(
+        logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="sum"
+    )
 
 
 def info_nce_sum(

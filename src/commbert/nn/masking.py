@@ -47,7 +47,7 @@ def mask_tokens(
 
     Reference: Devlin et al. 2019, arXiv:1810.04805, section 3.1.
     """
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    starts = np.cumsum(lengths) - lengths
     window = np.repeat(np.arange(len(lengths)), lengths)
     place = np.arange(len(ids)) - starts[window]
     index = counters.mixed(identity)[window] + place.astype(np.uint64)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import BertForPreTraining
 from transformers.utils import logging as transformers_logging
@@ -78,7 +78,7 @@ def load_bert(folder: Path, *, seed: int = 0) -> BertForPreTraining:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"{folder}: cannot be loaded as BERT: {str(error).splitlines()[0][:300]}") from error
     model: BertForPreTraining = loaded[0]
     info: dict[str, Any] = loaded[1]
@@ -90,8 +90,11 @@ def load_bert(folder: Path, *, seed: int = 0) -> BertForPreTraining:
 
 def missing_parts(folder: Path) -> list[str]:
     """Return which of ``mlm_head``, ``pooler``, ``nsp_head`` a folder lacks."""
-    with safe_open(str(folder / "model.safetensors"), framework="pt") as file:
-        keys = list(file.keys())
+    try:
+        with safe_open(str(folder / "model.safetensors"), framework="pt") as file:
+            keys = list(file.keys())
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder}/model.safetensors: cannot be read: {error}. Fetch the model again.") from error
     parts = {"mlm_head": "cls.predictions.transform.", "pooler": "pooler.dense.", "nsp_head": "cls.seq_relationship."}
     return [name for name, mark in parts.items() if not any(mark in k for k in keys)]
 
@@ -209,7 +212,8 @@ def save_for_others(
         },
     )
     (out / "2_Normalize").mkdir()
-    _write_json(out / "sentence_bert_config.json", {"max_seq_length": 512, "do_lower_case": False})
+    longest = min(512, model.config.max_position_embeddings)
+    _write_json(out / "sentence_bert_config.json", {"max_seq_length": longest, "do_lower_case": False})
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -70,7 +70,7 @@ def build_context(sources: Sources) -> dict[str, Any]:
             name: evaluation["geometry"]["mean_random_cosine"]
             for name, evaluation in {sources.run: sources.evaluation, **sources.others}.items()
         },
-        "popularity_mrr": sources.evaluation["controls"]["popularity_mrr"],
+        "popularity_mrr": sources.evaluation["controls"].get("popularity_mrr"),
         "leakage": {
             split: {**sources.windows["leakage"][split], **sources.pairs["leakage"].get(split, {})}
             for split in sources.windows["leakage"]
@@ -164,9 +164,9 @@ def _controls(sources: Sources) -> list[dict[str, Any]]:
     return [
         {
             "rung": rung.replace("_", " "),
-            "model": sources.evaluation["figures"][f"auc_{rung}"]["value"],
-            "blind": found[f"blind_auc_{rung}"],
-            "frequency": found[f"frequency_auc_{rung}"],
+            "model": (sources.evaluation["figures"][f"auc_{rung}"] or {}).get("value"),
+            "blind": found.get(f"blind_auc_{rung}"),
+            "frequency": found.get(f"frequency_auc_{rung}"),
         }
         for rung in rungs
     ]

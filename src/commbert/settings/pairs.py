@@ -14,7 +14,7 @@ class PairsSettings(Section):
     """Distinct words of one line that form pairs; of a longer line this many are drawn. 64 touches 4 lines of 650k."""
     max_positives: Annotated[int, Field(ge=1)] | None = 200_000
     """Positive pairs of the training split, drawn evenly over the whole corpus; null = all."""
-    subsample: Annotated[float, Field(gt=0.0, le=1.0)] | None = 1.0e-3
+    subsample: Annotated[float, Field(gt=0.0, le=1.0)] | None = 1.0e-2
     """Frequent words are dropped from lines with probability 1 - sqrt(subsample / f), f = the word's share of all
     words (Mikolov et al. 2013, arXiv:1310.4546, eq. 5); null = keep all (the reference method)."""
     drop_keywords: bool = True

@@ -59,7 +59,7 @@ class Optimizer(Section):
     learning_rate: Positive = 2.0e-5
     """Peak rate of encoder and embeddings."""
     head_learning_rate: Positive | None = None
-    """Peak rate of the MLM head's own parameters; null = ``learning_rate``."""
+    """Peak rate of the MLM head's transform (its decoder is tied to the embeddings); null = ``learning_rate``."""
     weight_decay: NonNegative = 0.01
     """Decay of matrices; biases and LayerNorm have none."""
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9

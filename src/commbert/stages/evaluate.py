@@ -106,9 +106,11 @@ def run(
     figures = {n: figure(scores, n, n_resamples=settings.bootstrap, seed=settings.seed) for n in names}
     tables_read = [p for p in vars(data).values() if p.is_file()]
     inputs = digest_of_files([model / "model.safetensors", data.windows_tokenizer / "tokenizer.json", *tables_read])
+    # A control of nothing is no number.
+    told = {name: None if np.isnan(value) else value for name, value in controls.items()}
     result = {
         "figures": {n: f.as_dict() if f else None for n, f in figures.items()},
-        "controls": controls,
+        "controls": told,
         "geometry": geometry,
         "mlm_reason": mlm_reason,
         "unigram": baseline,
@@ -191,6 +193,8 @@ def _score_retrieval(
     n = min(settings.retrieval_queries, len(partners.query))
     chosen = np.sort(rng.choice(len(partners.query), n, replace=False))
     vectors = words.vectors[words.row_of[candidates]]
+    if not n:
+        return
     found = retrieve(partners, chosen, vectors, candidates, known)
     # Popularity: everyone gets the same list, most frequent words first.
     popular = torch.from_numpy(words.n_lines[candidates].astype(np.float32) + 1)[:, None]

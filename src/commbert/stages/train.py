@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import BertConfig
 
 from commbert.artifacts import (
     atomic_file,
@@ -102,7 +103,7 @@ def _run(
     network = load_bert(model_folder, seed=settings.seed)
     torch.nn.Module.to(network, device)
     precision, reason = choose_precision(settings.precision, device)
-    context = _context(settings, data, model_folder, network.config.vocab_size, precision, device, processes)
+    context = _context(settings, data, model_folder, network.config, precision, device, processes)
     store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision))
     with store.lock() if processes.is_first else contextlib.nullcontext():
         differing = store.prepare() if processes.is_first else []
@@ -139,18 +140,25 @@ def _context(
     settings: TrainingSettings,
     data: TrainingData,
     model_folder: Path,
-    vocab_size: int,
+    config: BertConfig,
     precision: str,
     device: torch.device,
     processes: Processes,
 ) -> Context:
     specials = special_ids(model_folder)
     largest = max(int(data.windows.values.max(initial=0)), int(data.words.values.max(initial=0)))
-    if largest >= vocab_size:
+    if largest >= config.vocab_size:
         raise ModelError(
             f"{model_folder}: expected a vocabulary of more than {largest} entries as in the tables, "
-            f"found {vocab_size}. "
+            f"found {config.vocab_size}. "
             "Rerun the stages from tokenizer on."
+        )
+    longest = int(np.diff(data.windows.offsets).max(initial=0)) + 2
+    longest = max([longest, *(len(w) + 2 for w in data.validation_windows)])
+    if settings.objectives.mlm > 0 and longest > config.max_position_embeddings:
+        raise ModelError(
+            f"{model_folder}: expected at least {longest} positions for the windows, "
+            f"found {config.max_position_embeddings}. Lower windows.max_length."
         )
     plan = make_plan(settings, n_windows=len(data.windows), n_pairs=len(data.pairs), world_size=processes.world_size)
     special_set = list(vars(specials).values())

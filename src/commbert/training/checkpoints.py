@@ -135,7 +135,7 @@ class CheckpointStore:
                     )
                 parameter.copy_(model[name])
                 optimizer.state[parameter] = {
-                    key.rsplit("|", 1)[1]: value.to(parameter.device) if "|step" not in key else value
+                    key.rsplit("|", 1)[1]: value.to(parameter.device)
                     for key, value in moments.items()
                     if key.rsplit("|", 1)[0] == name
                 }

@@ -245,20 +245,22 @@ def _word_vectors(model: BertForPreTraining, context: Context, step: int, words:
     """Return the vectors of all words of the step, with gradient; each process encodes its own micro-batches."""
     limit = model.config.max_position_embeddings - 2
     sequences = [ids[:limit] for ids in context.data.words.rows(words)]
-    parts: list[Tensor] = [torch.zeros(0, model.config.hidden_size, device=context.device)]
+    # Requires a gradient, so that a process without words too enters the gather's backward.
+    work = torch.promote_types(model.dtype, torch.float32)
+    parts = [torch.zeros(0, model.config.hidden_size, device=context.device, dtype=work, requires_grad=True)]
     n_tokens = n_padded = 0
     for part, rows in _own_parts(context, len(words)):
         _seed_dropout(context, step, "words", part)
         batch = padded(sequences[rows], context.specials, context.device)
         with context.autocast:
             vectors = pooled(hidden_states(model, batch), batch.attention_mask, pooling=context.pooling)
-        parts.append(vectors.float() if vectors.dtype != torch.float64 else vectors)
+        parts.append(vectors.to(work))
         n_tokens += int(batch.attention_mask.sum())
         n_padded += batch.input_ids.numel()
     edges = np.linspace(0, len(words), context.settings.micro_batches + 1).astype(int)
     world_size = context.processes.world_size
     rows_of = [[*range(len(edges) - 1)][rank::world_size] for rank in range(world_size)]
-    local = torch.cat([p.to(parts[-1].dtype) for p in parts])
+    local = torch.cat(parts)
     gathered = gather_rows(
         local, [sum(int(edges[p + 1] - edges[p]) for p in own) for own in rows_of], context.processes
     )

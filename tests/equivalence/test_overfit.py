@@ -1,0 +1,60 @@
+"""A network that can learn does learn, and only what is there."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from commbert.nn.measures import token_places
+from commbert.nn.model import hidden_states, padded
+from commbert.training import step as step_module
+from equivalence.training_case import NO_DROPOUT, REGULAR, SPECIALS, context, data, network, ragged, settings, train_in
+
+N_WINDOWS, N_TOKENS = 32, 12
+N_STEPS = 400
+
+
+def _accuracy(tmp_path, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(REGULAR, (N_WINDOWS, N_TOKENS))
+    at = context(
+        settings(
+            objectives={"mlm": 1.0, "contrastive": 0.0},
+            masking={"rate": 0.15, "mask": 1.0, "random": 0.0},
+            batch_windows=N_WINDOWS,
+            micro_batches=1,
+            epochs=N_STEPS,
+            validate_every_steps=N_STEPS,
+            optimizer={"learning_rate": 3.0e-3},
+        ),
+        replace(data(), windows=ragged(list(rows))),
+    )
+    model = network(initializer_range=0.05, hidden_size=64, **NO_DROPOUT)
+    train_in(tmp_path, model, at)
+    hits = []
+    model.eval()
+    for step in range(10):
+        windows, masked, lengths = step_module.masked_windows(at, step)
+        row, column = token_places(lengths, masked.positions)
+        with torch.inference_mode():
+            hidden = hidden_states(model, padded(windows, SPECIALS, at.device))[row, column]
+            best = model.cls.predictions(hidden).argmax(-1).numpy()
+        hits.append(best == masked.labels)
+    return float(np.concatenate(hits).mean())
+
+
+def test_a_tiny_network_learns_32_windows_by_heart(tmp_path):
+    assert _accuracy(tmp_path) > 0.9
+
+
+def test_with_shuffled_labels_it_learns_nothing(tmp_path, monkeypatch):
+    original = step_module.mask_tokens
+    rng = np.random.default_rng(1)
+
+    def shuffled(*arguments, **options):
+        masked = original(*arguments, **options)
+        return replace(masked, labels=rng.permutation(masked.labels))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step_module, "mask_tokens", shuffled)
+        assert _accuracy(tmp_path) < 0.2

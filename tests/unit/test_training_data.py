@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+
+from commbert import tables
+from commbert.errors import DataError
+from commbert.known import write_known
+from commbert.training.data import DataPaths, Ragged, evenly, read_training_data
+
+KINDS = ("same_line", "english", "random_code", "frequency_matched")
+
+
+def _write_pairs(path, rows):
+    """Rows are (a, b, kind)."""
+    columns = {
+        "word_id_a": np.array([r[0] for r in rows], np.uint32),
+        "word_id_b": np.array([r[1] for r in rows], np.uint32),
+        "label": np.array([r[2] == "same_line" for r in rows], np.uint8),
+        "kind": [r[2] for r in rows],
+        "file_id": np.zeros(len(rows), np.uint32),
+        "line_no": np.ones(len(rows), np.uint32),
+    }
+    tables.write(path, tables.PAIRS, columns, provenance={})
+
+
+def _write_windows(path, windows):
+    n = len(windows)
+    ids = [np.array(w, np.int32) for w in windows]
+    columns = {
+        **{c: np.zeros(n, np.uint32) for c in ("file_id", "line_no", "first_line", "last_line")},
+        "input_ids": tables.list_column(tables.WINDOWS, "input_ids", ids),
+        "n_tokens": np.array([len(w) for w in windows], np.uint16),
+        "n_dropped_lines": np.zeros(n, np.uint8),
+    }
+    tables.write(path, tables.WINDOWS, columns, provenance={})
+
+
+@pytest.fixture
+def paths(tmp_path):
+    found = DataPaths(*(tmp_path / f"{n}.parquet" for n in ("w", "vw", "p", "vp", "known", "words")))
+    _write_windows(found.windows, [[1, 2, 3], [4], [5, 6]])
+    _write_windows(found.validation_windows, [[i] for i in range(10)])
+    train = [(0, 1, "same_line"), (0, 3, "english"), (0, 2, "english"), (1, 2, "same_line"), (2, 0, "same_line")]
+    _write_pairs(found.pairs, [*train, (2, 3, "english")])
+    held_out = [(0, 2, "same_line"), (0, 3, "english"), (1, 3, "same_line"), (1, 3, "english")]
+    _write_pairs(found.validation_pairs, [*held_out, (1, 0, "frequency_matched"), (2, 3, "same_line")])
+    write_known(found.known, np.array([1, 2, (1 << 32) + 2], np.uint64), {})
+    words = {
+        "word_id": [0, 1, 2, 3],
+        "word": ["a", "b", "c", "d"],
+        "n_lines": [3, 2, 1, 0],
+        "n_files": [1, 1, 1, 0],
+        "token_ids": [[7], [8, 9], [10], [11]],
+        "n_pieces_before": [1, 2, 1, 1],
+        "in_english": [False] * 4,
+        "in_code": [True] * 4,
+    }
+    tables.write(found.words, tables.WORDS, words, provenance={})
+    return found
+
+
+def _read(paths, validation_windows=100):
+    return read_training_data(paths, validation_windows=validation_windows, validation_pairs=100)
+
+
+def test_windows_and_words_are_read_row_by_row(paths):
+    data = _read(paths)
+    assert [data.windows[i].tolist() for i in range(len(data.windows))] == [[1, 2, 3], [4], [5, 6]]
+    assert [w.tolist() for w in data.words.rows([3, 1])] == [[11], [8, 9]]
+
+
+def test_each_positive_has_the_negatives_that_follow_it(paths):
+    pairs = _read(paths).pairs
+    assert list(zip(pairs.anchor.tolist(), pairs.positive.tolist(), strict=True)) == [(0, 1), (1, 2), (2, 0)]
+    assert [pairs.negatives[i].tolist() for i in range(3)] == [[3, 2], [], [3]]
+
+
+def test_a_validation_negative_is_compared_with_its_own_positive(paths):
+    data = _read(paths)
+    assert [x.tolist() for x in data.validation_positive] == [[1], [3]]
+    assert [x.tolist() for x in data.validation_negative] == [[1], [0]]
+
+
+def test_known_pairs_are_sorted_keys(paths):
+    assert _read(paths).known.tolist() == [1, 2, (1 << 32) + 2]
+
+
+def test_validation_windows_are_spread_evenly(paths):
+    assert [int(w[0]) for w in _read(paths, validation_windows=4).validation_windows] == [0, 3, 6, 9]
+
+
+def test_no_window_is_an_error_that_names_the_table(paths):
+    _write_windows(paths.windows, [])
+    with pytest.raises(DataError, match="expected at least one window"):
+        _read(paths)
+
+
+def test_a_table_in_the_place_of_another_is_refused(paths):
+    _write_windows(paths.pairs, [[1]])
+    with pytest.raises(DataError, match=r"commbert\.table"):
+        _read(paths)
+
+
+@pytest.mark.parametrize(
+    ("n", "wanted", "expected"), [(5, 2, [0, 4]), (3, 9, [0, 1, 2]), (0, 3, []), (1, 1, [0]), (5, 1, [0])]
+)
+def test_evenly_by_hand(n, wanted, expected):
+    assert evenly(n, wanted).tolist() == expected
+
+
+def test_ragged_rows_of_nothing():
+    empty = Ragged(np.empty(0, np.int64), np.zeros(1, np.int64))
+    assert len(empty) == 0
+    assert empty.rows([]) == []
