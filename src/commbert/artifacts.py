@@ -74,7 +74,11 @@ def atomic_folder(path: Path, *, about: dict[str, Any] | None = None) -> Iterato
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders that a killed writer left in ``folder``."""
+    """Remove temporary files and folders that a killed writer left in ``folder``; bring back what it had set aside."""
+    for old in folder.glob(".*.old-*"):
+        path = old.with_name(old.name[1:].rpartition(".old-")[0])
+        if not path.exists():
+            old.rename(path)
     for pattern in (".*.tmp-*", ".*.old-*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

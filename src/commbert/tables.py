@@ -160,7 +160,7 @@ def write(path: Path, table: Table, columns: Any, *, provenance: dict[str, str])
         if not isinstance(columns, pa.Table):
             columns = pa.table(columns)
         data = columns.select(table.schema.names).cast(table.schema)
-    except (pa.ArrowInvalid, KeyError, TypeError) as error:
+    except (pa.ArrowException, ValueError, KeyError, TypeError, OverflowError) as error:
         raise DataError(f"{path}: the columns do not fit {table.name} version {table.version}: {error}") from error
     data = data.replace_schema_metadata(_metadata(table, data.num_rows, provenance))
     with atomic_file(path) as tmp:
@@ -194,9 +194,13 @@ def read(path: Path, table: Table, columns: Sequence[str] | None = None) -> pa.T
                         f"found {(found.get(key) or b'nothing').decode()}. Rerun the stage that makes it."
                     )
             data = file.read(columns=list(columns) if columns is not None else None)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(f"{path}: cannot be read as {table.name}: {error}. Rerun the stage that makes it.") from error
-    return data.replace_schema_metadata(None)
+    data = data.replace_schema_metadata(None)
+    expected_schema = pa.schema([table.schema.field(name) for name in columns or table.schema.names])
+    if data.schema != expected_schema:
+        raise DataError(f"{path}: the columns are not those of {table.name}. Rerun the stage that makes it.")
+    return data
 
 
 def provenance_of(path: Path) -> dict[str, str]:

@@ -24,7 +24,10 @@ from commbert.errors import ArtifactError
 def run_python(code, *args):
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -42,7 +45,7 @@ def test_sha256_of_a_file_is_the_published_test_vector(tmp_path):
 def test_an_exception_while_writing_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "f"
     write_text(path, "old")
-    with pytest.raises(type(error)), atomic_file(path) as tmp:
+    with pytest.raises(type(error)), atomic_file(path) as tmp:  # noqa: PT012
         tmp.write_text("half")
         raise error
     assert (path.read_text(), names_in(tmp_path)) == ("old", ["f"])
@@ -52,7 +55,7 @@ def test_an_exception_while_filling_leaves_the_old_folder_and_nothing_else(tmp_p
     path = tmp_path / "d"
     with atomic_folder(path) as tmp:
         (tmp / "a").write_text("old")
-    with pytest.raises(KeyError), atomic_folder(path) as tmp:
+    with pytest.raises(KeyError), atomic_folder(path) as tmp:  # noqa: PT012
         (tmp / "a").write_text("half")
         raise KeyError
     assert ((path / "a").read_text(), names_in(tmp_path)) == ("old", ["d"])
@@ -124,7 +127,8 @@ def test_a_kill_between_the_two_renames_loses_no_folder(tmp_path):
 def test_a_full_disk_is_named_and_leaves_the_old_file(tmp_path, number):
     path = tmp_path / "f"
     write_text(path, "old")
-    with pytest.raises(ArtifactError, match=r"f: the disk is full \(\d+\.\d\d GiB free\)"), atomic_file(path) as tmp:
+    message = r"f: the disk is full \(\d+\.\d\d GiB free\)"
+    with pytest.raises(ArtifactError, match=message), atomic_file(path) as tmp:  # noqa: PT012
         tmp.write_text("half")
         raise OSError(number, os.strerror(number))
     assert (path.read_text(), names_in(tmp_path)) == ("old", ["f"])
@@ -206,7 +210,7 @@ def test_verify_names_the_damaged_file(tmp_path):
 def test_verify_names_the_missing_file(tmp_path):
     folder = folder_of_two(tmp_path)
     (folder / "a").unlink()
-    with pytest.raises(ArtifactError, match="d/a: named in manifest.json, but missing"):
+    with pytest.raises(ArtifactError, match=r"d/a: named in manifest\.json, but missing"):
         verify_folder(folder)
 
 

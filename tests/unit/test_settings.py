@@ -142,7 +142,8 @@ def test_an_override_of_a_run_is_checked_and_located():
 
 def test_a_run_is_checked_together_with_the_section_it_overrides():
     changed = raw(
-        training={"objectives": {"mlm": 1.0, "contrastive": 0.5}}, runs={"head": {"training": {"trainable": "mlm_head"}}}
+        training={"objectives": {"mlm": 1.0, "contrastive": 0.5}},
+        runs={"head": {"training": {"trainable": "mlm_head"}}},
     )
     message = message_of(changed)
     assert message.startswith("config.yaml runs.head.training: trainable: mlm_head needs objectives.contrastive: 0")

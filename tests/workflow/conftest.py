@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 import tiny
 from workflow_case import REPO, snakemake, tiny_config, write_config
+
 
 @pytest.fixture(scope="session")
 def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -50,6 +52,12 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
             dag_api = workflow.dag(dag_settings=dag_settings)
             dag_api.execute_workflow(executor="dryrun")
             dag = dag_api.workflow_api._workflow.dag
-            return {job.rule.name for job in dag.jobs if dag.needrun(job)} - {"all", "data", "train", "evaluate", "report"}
+            return {job.rule.name for job in dag.jobs if dag.needrun(job)} - {
+                "all",
+                "data",
+                "train",
+                "evaluate",
+                "report",
+            }
 
     return rules

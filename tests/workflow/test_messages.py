@@ -13,7 +13,18 @@ REPO = Path(__file__).parents[2]
 
 
 def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", "-s", str(REPO / "Snakefile"), "-d", str(folder), "--cores", "1", "-n"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        str(REPO / "Snakefile"),
+        "-d",
+        str(folder),
+        "--cores",
+        "1",
+        "-n",
+    ]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
 

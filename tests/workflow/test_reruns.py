@@ -14,6 +14,7 @@ AFTER_TOKENIZER = {"windows", "pairs", "model", *AFTER_WINDOWS}
 AFTER_WORDS = {"tokenizer", *AFTER_TOKENIZER}
 AFTER_INGEST = {"words", *AFTER_WORDS}
 
+
 def deep_set(config: dict[str, Any], dotted: str, value: Any) -> None:
     *parents, last = dotted.split(".")
     for key in parents:

@@ -86,7 +86,9 @@ def test_a_failed_stage_leaves_the_earlier_report_and_model(run_copy: Path) -> N
     model = (run_copy / "results/runs/final/final/model.safetensors").read_bytes()
     report = (run_copy / "reports/final_training_report.md").read_text()
     config = (run_copy / "config.yaml").read_text()
-    (run_copy / "config.yaml").write_text(config.replace("include:", "x:").replace("license: MIT", "license: MIT\n    include: ['*.nothing']"))
+    (run_copy / "config.yaml").write_text(
+        config.replace("include:", "x:").replace("license: MIT", "license: MIT\n    include: ['*.nothing']")
+    )
     done = snakemake(run_copy)
     assert done.returncode == 1
     assert "source tree: expected at least one usable file" in done.stderr

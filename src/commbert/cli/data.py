@@ -1,6 +1,5 @@
 """The data stages."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +45,8 @@ def base(
         from commbert.stages import base as stage
 
         timeout_s = parsed(RuntimeSettings, runtime, "runtime").fetch_timeout_s
-        model = parsed(ModelSettings, json.dumps({"base": json.loads(source)}), "model")
+        # The kinds of base are told apart by the section that holds them; text that is no JSON is refused there too.
+        model = parsed(ModelSettings, f'{{"base": {source or "null"}}}', "model")
         return stage.run(model.base, out=out, timeout_s=timeout_s)
 
     run_stage("base", log, usage, work)

@@ -48,8 +48,8 @@ def parsed(section: type[S], text: str, name: str) -> S:
     if text.startswith("@") or text.endswith(".json"):
         try:
             text = Path(text.removeprefix("@")).read_text(encoding="utf-8")
-        except OSError as error:
-            raise SettingsError(f"--settings: {error}.") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"--settings {text}: expected a text file with JSON, found: {error}.") from error
     return section_from_json(section, text, where=name)
 
 

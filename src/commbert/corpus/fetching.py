@@ -1,10 +1,12 @@
 """Packages from the package index, as data: downloaded and checked, never installed, never executed."""
 
+import lzma
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -62,7 +64,7 @@ def wheel_members(wheel: Path) -> Iterator[tuple[str, int, zipfile.ZipInfo, zipf
     """
     try:
         archive = zipfile.ZipFile(wheel)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
         raise SourceError(f"{wheel}: expected a wheel, found: {error}. Delete it and run again.") from error
     with archive:
         members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename)
@@ -84,7 +86,7 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, max_bytes: in
     try:
         with archive.open(member) as file:
             data = file.read(max_bytes + 1)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, RuntimeError, zlib.error, lzma.LZMAError) as error:
         raise SourceError(f"{archive.filename}: {member.filename!a} cannot be read: {error}") from error
     if len(data) > max_bytes or len(data) != member.file_size:
         raise SourceError(f"{archive.filename}: {member.filename!a} is not of the size its header says; refused.")

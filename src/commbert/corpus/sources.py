@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import pathspec
@@ -77,7 +78,9 @@ def _path_files(source: PathSource, spec: _Patterns, max_bytes: int) -> Iterator
     for root, path, kind in _walked(source):
         name = _name(root, path)
         reason = spec.reason(name)
-        if kind != "file":
+        if kind.startswith("unreadable"):
+            yield SourceFile(source.name, name, 0, None, kind)
+        elif kind != "file":
             yield SourceFile(source.name, name, 0, None, reason or kind)
         elif reason:
             yield SourceFile(source.name, name, path.lstat().st_size, None, reason)
@@ -125,14 +128,22 @@ def _walked(source: PathSource) -> list[tuple[Path, Path, str]]:
             f"source {source.name}: expected a file, folder or glob pattern that matches something, "
             f"found nothing at {source.path!r}. Set corpus.sources[].path."
         )
+    is_glob = roots != [start]
+    anchor = _fixed_part(start) if is_glob else start
     found: dict[Path, tuple[Path, Path, str]] = {}
     for root in roots:
         if (root.is_dir() and not root.is_symlink()) or (root == start and root.is_dir()):
             for path, kind in _scan(root):
-                found.setdefault(path, (start if len(roots) == 1 else root.parent, path, kind))
+                found.setdefault(path, (anchor, path, kind))
         else:
-            found.setdefault(root, (root.parent, root, _kind(root.lstat().st_mode)))
+            found.setdefault(root, (anchor if is_glob else root.parent, root, _kind(root.lstat().st_mode)))
     return sorted(found.values(), key=lambda item: os.fsencode(item[1]))
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """Return the folder that a glob pattern starts from: names are relative to it, so that no two files share one."""
+    parts = list(takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    return Path(*parts)
 
 
 def _scan(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -150,7 +161,10 @@ def _scan(folder: Path) -> Iterator[tuple[Path, str]]:
                 if entry.name not in _IGNORED_FOLDERS:
                     todo.append(Path(entry.path))
             else:
-                yield Path(entry.path), _kind(entry.stat(follow_symlinks=False).st_mode)
+                try:
+                    yield Path(entry.path), _kind(entry.stat(follow_symlinks=False).st_mode)
+                except OSError as error:
+                    yield Path(entry.path), f"unreadable ({error.strerror})"
 
 
 def _kind(mode: int) -> str:

@@ -102,9 +102,11 @@ def _deal(sizes: Mapping[str, int], shares: Mapping[str, float], seed: int) -> d
     order = sorted(sizes, key=lambda name: digest(str(seed), name))
     total = sum(sizes.values())
     split_of: dict[str, str] = {}
-    for split, share in shares.items():
+    for n_later, (split, share) in zip(range(len(shares), 0, -1), shares.items(), strict=True):
         filled = 0
         for name in order:
+            if len(split_of) + n_later >= len(sizes):
+                break  # the later splits and training get one group each
             if name not in split_of and filled + sizes[name] <= _OVERSHOOT * share * total and filled < share * total:
                 split_of[name] = split
                 filled += sizes[name]

@@ -157,11 +157,16 @@ def _problems(model: type[BaseModel], raw: Any, where: str, prefix: str) -> list
     try:
         model.model_validate_json(json.dumps(raw))
     except ValidationError as error:
-        found = [_explain(model, raw, e, where, prefix) for e in error.errors()]
+        found = [_explain(model, raw, e, where, prefix) for e in error.errors() if not _is_echo(e)]
         return list(dict.fromkeys(found))
     except TypeError as error:
         return [f"{where}: a value is no number, text, list or mapping ({error}). Quote dates and the like."]
     return []
+
+
+def _is_echo(error: Any) -> bool:
+    """Return whether a list is called too short only because its items are wrong, each with a line of its own."""
+    return bool(error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"])
 
 
 def _explain(model: type[BaseModel], raw: Any, error: Any, where: str, prefix: str) -> str:
@@ -189,10 +194,14 @@ def _explain(model: type[BaseModel], raw: Any, error: Any, where: str, prefix: s
 def _path_in(raw: Any, loc: tuple[str | int, ...]) -> list[str | int]:
     """Drop from pydantic's location what is no key of the file (tags of unions, names of alternatives)."""
     path: list[str | int] = []
+    at_tag = True
     for i, key in enumerate(loc):
+        if at_tag and isinstance(raw, dict) and raw.get("kind") == key:
+            at_tag = False  # the tag of a union, which may be spelt like one of its keys
+            continue
         inside = (isinstance(raw, dict) and key in raw) or (isinstance(raw, list) and isinstance(key, int))
         if inside:
-            raw = raw[key]
+            raw, at_tag = raw[key], True
             path.append(key)
         elif i == len(loc) - 1 and isinstance(raw, dict) and not isinstance(key, int):
             path.append(key)
@@ -210,7 +219,8 @@ def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]
         elif "discriminator" in node:
             node = {"$ref": node["discriminator"]["mapping"][key]}
         else:
-            node = node.get("properties", {}).get(key, node.get("additionalProperties", {}))
+            others = [*node.get("patternProperties", {}).values(), node.get("additionalProperties", {})]
+            node = node.get("properties", {}).get(key, others[0])
     return list(_resolve(schema, node).get("properties", {}))
 
 

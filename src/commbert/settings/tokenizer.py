@@ -1,8 +1,8 @@
 """Settings of the stage ``tokenizer``."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from commbert.settings.base import Section
 
@@ -22,3 +22,9 @@ class TokenizerSettings(Section):
     """Shortest new entry (characters)."""
     max_chars: Annotated[int, Field(ge=2, le=100)] = 40
     """Longest new entry (characters)."""
+
+    @model_validator(mode="after")
+    def _shortest_is_not_above_longest(self) -> Self:
+        if self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars must not exceed max_chars, found {self.min_chars} and {self.max_chars}")
+        return self

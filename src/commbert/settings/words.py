@@ -1,9 +1,9 @@
 """Settings of the stage ``words``."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import regex
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from commbert.settings.base import Section
 
@@ -30,3 +30,9 @@ class WordsSettings(Section):
         except regex.error as error:
             raise ValueError(f"not a regular expression: {error}") from error
         return value
+
+    @model_validator(mode="after")
+    def _shortest_is_not_above_longest(self) -> Self:
+        if self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars must not exceed max_chars, found {self.min_chars} and {self.max_chars}")
+        return self

@@ -44,7 +44,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"]:
         # A regular expression of another pre-tokenizer could also be made to run for ever.
         raise ModelError(f"{path}: expected WordPiece, BertNormalizer, BertPreTokenizer, found {', '.join(kinds)}.")
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"{path}: cannot be read as a tokenizer: {error}. Choose another base model.") from error
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()

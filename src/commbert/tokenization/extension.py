@@ -17,6 +17,7 @@ from commbert.errors import ModelError
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.tokenization.encoding import encode_words, pretokens
 
+_ASCII_RUN = re.compile(r"(?<![^\W_])[ -~]+(?![^\W_])")
 _ENTRY = re.compile(r"(?=[a-zA-Z0-9]*[a-zA-Z])[a-zA-Z0-9]+")
 
 
@@ -26,9 +27,10 @@ def count_pretokens(lines: Iterable[tuple[int, str]], *, lower: bool) -> tuple[C
     pairs: set[tuple[int, str]] = set()
     for file_id, line in lines:
         parts = pretokens(line, lower=lower)
-        if parts is not None:
-            counts.update(parts)
-            pairs.update((file_id, p) for p in set(parts))
+        if parts is None:
+            parts = [p for run in _ASCII_RUN.findall(line) for p in pretokens(run, lower=lower) or ()]
+        counts.update(parts)
+        pairs.update((file_id, p) for p in set(parts))
     return counts, Counter(p for _, p in pairs)
 
 
