@@ -1,4 +1,4 @@
-"""Small things that tests build themselves: a base model folder of a few kilobytes, and a source tree of a few files."""
+"""Small things that tests build themselves: a base model folder of kilobytes, a source tree of a few files."""
 
 import json
 import random
@@ -22,7 +22,7 @@ def vocabulary() -> list[str]:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write tokenizer.json, tokenizer_config.json and vocab.txt, with the truncation and padding that real ones carry."""
+    """Write the files of a tokenizer, with the truncation and padding that real ones carry."""
     vocab = {token: i for i, token in enumerate(vocabulary())}
     tokenizer = Tokenizer(WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

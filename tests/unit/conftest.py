@@ -71,7 +71,7 @@ class Chain:
 @pytest.fixture(scope="session")
 def chains(tmp_path_factory):
     """Run the data stages twice on the same tree, at the same time, with different hash seeds."""
-    import tiny  # noqa: PLC0415  (imports torch)
+    import tiny
 
     folder = tmp_path_factory.mktemp("chain")
     tree = tiny.source_tree(folder / "tree")

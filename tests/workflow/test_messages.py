@@ -83,7 +83,7 @@ def test_a_dry_run_imports_no_torch(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text((REPO / "config.yaml").read_text())
     code = (
         "import runpy, sys\n"
-        f"sys.argv = ['snakemake', '-s', {str(REPO / 'Snakefile')!r}, '-d', {str(tmp_path)!r}, '--cores', '1', '-n', '-q']\n"
+        f"sys.argv = ['snakemake', '-s', {str(REPO / 'Snakefile')!r}, '-d', {str(tmp_path)!r}, '-c1', '-n', '-q']\n"
         "try:\n    runpy.run_module('snakemake', run_name='__main__')\n"
         "except SystemExit as end:\n    assert not end.code, end.code\n"
         "heavy = {'torch', 'transformers', 'polars', 'datasets'} & set(sys.modules)\n"

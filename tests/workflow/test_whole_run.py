@@ -7,7 +7,9 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
-from workflow_case import snakemake
+import yaml
+
+from workflow_case import snakemake, write_config
 
 
 def test_the_report_stands_in_three_forms(finished_run: Path) -> None:
@@ -21,17 +23,17 @@ def test_the_report_stands_in_three_forms(finished_run: Path) -> None:
 
 
 def test_the_page_loads_nothing_and_runs_nothing(finished_run: Path) -> None:
-    class Links(HTMLParser):
-        found: list[str] = []
+    found: list[str] = []
 
+    class Links(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
             assert tag not in ("script", "iframe", "object", "link")
-            self.found += [v or "" for k, v in attrs if k in ("src", "href")]
+            found.extend(v or "" for k, v in attrs if k in ("src", "href"))
 
     parser = Links()
     parser.feed((finished_run / "reports" / "final_training_report.html").read_text())
-    assert parser.found
-    assert all(link.startswith("data:image/svg+xml;base64,") for link in parser.found)
+    assert found
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in found)
 
 
 def test_every_stage_of_the_run_has_its_time_in_the_report(finished_run: Path) -> None:
@@ -60,8 +62,9 @@ from commbert.nn.model import load_bert, special_ids, text_vectors
 from commbert.tokenization.encoding import encode_words, load_tokenizer
 folder = {str(final)!r}
 words = ["harq", "pdcch_index", "the", "rlc_process"]
-ours = text_vectors(load_bert(Path(folder)), encode_words(load_tokenizer(Path(folder)), words), special_ids(Path(folder)),
-                    pooling="mean", device=torch.device("cpu")).numpy()
+path = Path(folder)
+sequences = encode_words(load_tokenizer(path), words)
+ours = text_vectors(load_bert(path), sequences, special_ids(path), pooling="mean", device=torch.device("cpu")).numpy()
 theirs = SentenceTransformer(folder).encode(words)
 assert np.abs(ours - theirs).max() < 1e-5, np.abs(ours - theirs).max()
 for kind in (AutoModel, AutoModelForMaskedLM):
@@ -85,15 +88,15 @@ def test_the_exported_folder_holds_a_card_and_no_pickle(finished_run: Path) -> N
 def test_a_failed_stage_leaves_the_earlier_report_and_model(run_copy: Path) -> None:
     model = (run_copy / "results/runs/final/final/model.safetensors").read_bytes()
     report = (run_copy / "reports/final_training_report.md").read_text()
-    config = (run_copy / "config.yaml").read_text()
-    (run_copy / "config.yaml").write_text(
-        config.replace("include:", "x:").replace("license: MIT", "license: MIT\n    include: ['*.nothing']")
-    )
+    original = (run_copy / "config.yaml").read_text()
+    config = yaml.safe_load(original)
+    config["corpus"]["sources"][0]["include"] = ["*.nothing"]
+    write_config(run_copy, config)
     done = snakemake(run_copy)
     assert done.returncode == 1
     assert "source tree: expected at least one usable file" in done.stderr
     assert "Traceback" not in done.stderr
     assert (run_copy / "results/runs/final/final/model.safetensors").read_bytes() == model
     assert (run_copy / "reports/final_training_report.md").read_text() == report
-    (run_copy / "config.yaml").write_text(config)
+    (run_copy / "config.yaml").write_text(original)
     assert snakemake(run_copy, "-n").returncode == 0
