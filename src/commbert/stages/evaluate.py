@@ -259,6 +259,6 @@ def _neighbours(words: _Words, settings: EvaluationSettings) -> dict[str, list[l
 
 
 def _default_telling(words: _Words) -> list[str]:
-    """Return the most frequent words of four letters or more that look like the domain's: not a keyword, one word."""
-    fit = [i for i in range(words.n_code) if words.usable[i] and len(words.text[i]) >= 4 and words.n_lines[i] > 0]
-    return [words.text[i] for i in fit[:400] if "_" in words.text[i] or any(c.isdigit() for c in words.text[i])][:12]
+    """Return the twelve most frequent words of training that are made of several parts (``mcs_index``)."""
+    fit = [i for i in range(words.n_code) if words.usable[i] and words.n_lines[i] > 0]
+    return [words.text[i] for i in fit if "_" in words.text[i].strip("_") and words.text[i][0] != "_"][:12]
