@@ -5,6 +5,7 @@ dropout need no generator state in a checkpoint.
 """
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,12 @@ def mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
         return np.asarray(z ^ (z >> np.uint64(31)))
 
 
-def bits(stream: int, index: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def bits(stream: int, index: NDArray[np.integer[Any]]) -> NDArray[np.uint64]:
     """Return 64 random bits for each index of a stream."""
     return mixed(mixed(index.astype(np.uint64)) ^ np.uint64(stream))
 
 
-def uniform(stream: int, index: NDArray[np.uint64]) -> NDArray[np.float64]:
+def uniform(stream: int, index: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
     """Return a number in [0, 1) for each index of a stream."""
     return (bits(stream, index) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
