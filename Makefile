@@ -20,7 +20,7 @@ run: $(VENV)/.run        ## the main job: fetch, train, evaluate, report (ARGS="
 
 test: $(VENV)/.test      ## all checks that CI runs: format, lint, types, floors, workflow, tests
 	$(MAKE) --no-print-directory check
-	$(BIN)/python -m pytest -q --dist loadgroup -n $(shell echo $$(( $$(nproc) > 4 ? 4 : $$(nproc) ))) $(ARGS)
+	$(BIN)/python -m pytest -q --dist loadfile -n $(shell echo $$(( $$(nproc) > 4 ? 4 : $$(nproc) ))) $(ARGS)
 
 check: $(VENV)/.test     ## format, lint, types, floors, workflow
 	$(BIN)/ruff format --check src tests

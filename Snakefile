@@ -8,14 +8,22 @@ from snakemake.utils import min_version
 
 from commbert.errors import SettingsError
 from commbert.settings.config import load
+from commbert.settings.files import check_file
 
 min_version("9.27")
+
+try:
+    check_file("config.yaml")
+except SettingsError as error:
+    raise WorkflowError(str(error))
 
 
 configfile: "config.yaml"
 
 
 try:
+    for path in workflow.configfiles:
+        check_file(path)
     CONFIG = load(config)
 except SettingsError as error:
     raise WorkflowError(str(error))

@@ -34,7 +34,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with _disk_full_named(path):
+        with disk_full_named(path):
             yield tmp
             _fsync(tmp)
             tmp.replace(path)
@@ -58,7 +58,7 @@ def atomic_folder(path: Path, *, about: dict[str, Any] | None = None) -> Iterato
     old = path.with_name(f".{path.name}.old-{os.getpid()}")
     shutil.rmtree(tmp, ignore_errors=True)
     try:
-        with _disk_full_named(path):
+        with disk_full_named(path):
             tmp.mkdir()
             yield tmp
             _write_manifest(tmp, about or {})
@@ -147,7 +147,8 @@ def free_gib(path: Path) -> float:
 
 
 @contextmanager
-def _disk_full_named(path: Path) -> Iterator[None]:
+def disk_full_named(path: Path) -> Iterator[None]:
+    """Turn the errors of a full disk into a message that names the path and the free space."""
     try:
         yield
     except Exception as error:

@@ -32,41 +32,41 @@ def bring(folder, out):
 
 
 def test_a_complete_folder_gives_its_sizes(folder):
-    assert check_model_folder(folder) == {k: v for k, v in CONFIG.items() if k != "model_type"}
+    assert check_model_folder(folder, name="base") == {k: v for k, v in CONFIG.items() if k != "model_type"}
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(ModelError, match=f"expected {name}, found none"):
-        check_model_folder(folder)
+        check_model_folder(folder, name="base")
 
 
 @pytest.mark.parametrize("text", ["", "{", "\xff"])
 def test_a_config_that_is_no_json_is_refused(folder, text):
     (folder / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelError, match=r"config\.json: expected JSON"):
-        check_model_folder(folder)
+        check_model_folder(folder, name="base")
 
 
 @pytest.mark.parametrize(("value", "found"), [({"model_type": "gpt2"}, "'gpt2'"), ({}, "None"), ([], "'list'")])
 def test_a_model_that_is_no_bert_is_refused_with_its_kind(folder, value, found):
     (folder / "config.json").write_text(json.dumps(value))
     with pytest.raises(ModelError, match=f"expected model_type bert, found {found}"):
-        check_model_folder(folder)
+        check_model_folder(folder, name="base")
 
 
 def test_a_config_that_asks_to_run_code_is_refused(folder):
     (folder / "config.json").write_text(json.dumps({**CONFIG, "auto_map": {"AutoModel": "x.Model"}}))
     with pytest.raises(ModelError, match="auto_map asks to run code"):
-        check_model_folder(folder)
+        check_model_folder(folder, name="base")
 
 
 @pytest.mark.parametrize("value", ["32", None, 3.5])
 def test_a_size_that_is_no_whole_number_is_named(folder, value):
     (folder / "config.json").write_text(json.dumps({**CONFIG, "hidden_size": value}))
-    with pytest.raises(ModelError, match="expected whole numbers for hidden_size"):
-        check_model_folder(folder)
+    with pytest.raises(ModelError, match="expected whole numbers above 0 for hidden_size"):
+        check_model_folder(folder, name="base")
 
 
 def test_the_base_stage_takes_model_files_only(folder, tmp_path):

@@ -7,21 +7,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 import tiny
 from workflow_case import REPO, snakemake, tiny_config, write_config
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder in which everything has been made once."""
-    folder = tmp_path_factory.mktemp("workflow")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A working folder in which everything has been made: once, however many processes run the tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "finished_run"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "complete").exists():
+            make_run(folder)
+            (folder / "complete").touch()
+    return folder
+
+
+def make_run(folder: Path) -> None:
     tiny.source_tree(folder / "tree")
     tiny.write_base_model(folder / "base_model")
     write_config(folder, tiny_config(folder))
     done = snakemake(folder)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
-    return folder
 
 
 @pytest.fixture

@@ -91,3 +91,49 @@ def test_a_dry_run_imports_no_torch(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def config_text() -> str:
+    return (REPO / "config.yaml").read_text()
+
+
+def test_braces_in_a_setting_are_text_and_no_wildcard(tmp_path: Path) -> None:
+    config = yaml.safe_load(config_text())
+    config["words"]["pattern"] = r"\b[a-z_]{2,40}\b"
+    config["corpus"]["sources"][0]["license"] = "{run} {source}"
+    config["evaluation"]["telling_words"] = ["a{b}"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    done = dry_run(tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (config_text() + "\ntraining: {epochs: 3}\n", "'training' stands in line"),
+        (config_text().replace("  epochs: 1\n", "  epochs: 1\n  epochs: 2\n"), "'epochs' stands in line"),
+        ("__use_yte__: true\n" + config_text(), "__use_yte__ is refused"),
+        (config_text().replace("  final: {}\n", "  final: null\n"), "runs.final"),
+        (config_text().replace('include: ["/sionna/phy/**/*.py"]', 'include: ["!"]'), "is no pattern"),
+    ],
+    ids=["section twice", "key twice", "yte", "no run", "pattern"],
+)
+def test_a_wrong_file_is_refused_in_a_few_words(tmp_path: Path, text: str, message: str) -> None:
+    if message == "runs.final":
+        config = yaml.safe_load(text)
+        config["runs"] = {"final": None}
+        config["report"]["compare_with"] = ["base"]
+        text, message = yaml.safe_dump(config), "expected at least one run"
+    (tmp_path / "config.yaml").write_text(text)
+    done = dry_run(tmp_path)
+    assert done.returncode == 1
+    assert message in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_yte_in_the_file_runs_no_code(tmp_path: Path) -> None:
+    mark = tmp_path / "ran"
+    code = f"__use_yte__: true\n__definitions__: [\"import os; os.system('touch {mark}')\"]\n"
+    (tmp_path / "config.yaml").write_text(code + config_text())
+    assert dry_run(tmp_path).returncode == 1
+    assert not mark.exists()

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
+from workflow_case import snakemake
+
 AFTER_TRAINING = {"evaluate_run", "report_run"}
 AFTER_MODEL = {"train_run", *AFTER_TRAINING}
 AFTER_WINDOWS = {*AFTER_MODEL, "evaluate_base"}
@@ -69,14 +71,16 @@ def test_a_changed_run_leaves_the_other_runs_alone(run_copy: Path, plan: Callabl
     assert plan(run_copy) == {"model", *AFTER_MODEL}
 
 
-def test_an_edited_source_reruns_the_ingestion(finished_run: Path, plan: Callable[..., set[str]]) -> None:
-    path = finished_run / "tree" / "part0" / "module0.py"
-    original = path.read_text()
-    try:
-        path.write_text(original + "harq_extra = rlc_extra\n")
-        assert plan(finished_run) == {"ingest", *AFTER_INGEST}
-    finally:
-        path.write_text(original)
+def test_an_edited_source_reruns_the_ingestion(run_copy: Path, plan: Callable[..., set[str]]) -> None:
+    path = run_copy / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["corpus"]["sources"][0]["path"] = "tree"
+    path.write_text(yaml.safe_dump(config))
+    assert snakemake(run_copy, "data").returncode == 0
+    assert "ingest" not in plan(run_copy, targets=("data",))
+    with (run_copy / "tree" / "part0" / "module0.py").open("a") as file:
+        file.write("harq_extra = rlc_extra\n")
+    assert plan(run_copy, targets=("data",)) == {"ingest", "words", "tokenizer", "windows", "pairs"}
 
 
 def test_forcing_a_stage_reruns_what_follows(run_copy: Path, plan: Callable[..., set[str]]) -> None:

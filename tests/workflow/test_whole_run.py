@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pytest
 import yaml
 
 from workflow_case import snakemake, write_config
@@ -100,3 +102,40 @@ def test_a_failed_stage_leaves_the_earlier_report_and_model(run_copy: Path) -> N
     assert (run_copy / "reports/final_training_report.md").read_text() == report
     (run_copy / "config.yaml").write_text(original)
     assert snakemake(run_copy, "-n").returncode == 0
+
+
+def losses(folder: Path) -> list[float]:
+    rows = [json.loads(line) for line in (folder / "results/runs/final/metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if row["event"] == "step"]
+
+
+@pytest.mark.slow
+def test_two_processes_of_torchrun_train_the_same_model(run_copy: Path) -> None:
+    expected = losses(run_copy)
+    config = yaml.safe_load((run_copy / "config.yaml").read_text())
+    config["runtime"] = {"processes": 2}
+    write_config(run_copy, config)
+    for name in ("final", "best", "checkpoint"):
+        shutil.rmtree(run_copy / "results/runs/final" / name)
+    (run_copy / "results/runs/final/metrics.jsonl").unlink()
+    done = snakemake(run_copy, "results/runs/final/training.json", "--forcerun", "train_run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads((run_copy / "results/runs/final/training.json").read_text())["world_size"] == 2
+    assert losses(run_copy) == pytest.approx(expected, abs=1e-5)
+
+
+def test_another_pooling_is_another_training(run_copy: Path) -> None:
+    before = (run_copy / "results/runs/final/final/model.safetensors").read_bytes()
+    config = yaml.safe_load((run_copy / "config.yaml").read_text())
+    config["model"]["pooling"] = "cls"
+    write_config(run_copy, config)
+    done = snakemake(run_copy, "results/runs/final/training.json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (run_copy / "results/runs/final/final/model.safetensors").read_bytes() != before
+
+
+def test_a_forced_training_of_finished_settings_gives_the_same_model(run_copy: Path) -> None:
+    before = (run_copy / "results/runs/final/final/model.safetensors").read_bytes()
+    done = snakemake(run_copy, "results/runs/final/training.json", "--forcerun", "train_run")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (run_copy / "results/runs/final/final/model.safetensors").read_bytes() == before

@@ -36,7 +36,7 @@ rule base:
     conda:
         "../envs/commbert.yaml"
     params:
-        source=CONFIG.model.base.as_json(),
+        source=lambda wildcards: CONFIG.model.base.as_json(),
         content=fingerprint_base(CONFIG.model.base),
         code=code_digest("commbert.stages.base"),
     shell:
@@ -58,7 +58,7 @@ rule ingest:
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=CONFIG.corpus.as_json(),
+        settings=lambda wildcards: CONFIG.corpus.as_json(),
         wheels=[f"--wheel={name}=results/sources/{name}.whl" for name in WHEELS],
         content=fingerprint_sources(CONFIG.corpus),
         code=code_digest("commbert.stages.ingest"),
@@ -84,7 +84,7 @@ rule words:
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=CONFIG.words.as_json(),
+        settings=lambda wildcards: CONFIG.words.as_json(),
         code=code_digest("commbert.stages.words"),
     shell:
         "commbert words --settings {params.settings:q} --files {input.files} --lines {input.lines} "
@@ -111,7 +111,7 @@ rule tokenizer:
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=CONFIG.tokenizer.as_json(),
+        settings=lambda wildcards: CONFIG.tokenizer.as_json(),
         code=code_digest("commbert.stages.tokenizer"),
     shell:
         "commbert tokenizer --settings {params.settings:q} --base {input.base} --files {input.files} "
@@ -138,7 +138,7 @@ rule windows:
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=CONFIG.windows.as_json(),
+        settings=lambda wildcards: CONFIG.windows.as_json(),
         code=code_digest("commbert.stages.windows"),
     shell:
         "commbert windows --settings {params.settings:q} --files {input.files} --lines {input.lines} "
@@ -165,7 +165,7 @@ rule pairs:
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=CONFIG.pairs.as_json(),
+        settings=lambda wildcards: CONFIG.pairs.as_json(),
         code=code_digest("commbert.stages.pairs"),
     shell:
         "commbert pairs --settings {params.settings:q} --files {input.files} --line-words {input.line_words} "

@@ -93,7 +93,7 @@ rule evaluate_base:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.as_json(),
         pooling=CONFIG.model.pooling,
         head="",
         code=code_digest("commbert.stages.evaluate"),
@@ -117,7 +117,7 @@ rule evaluate_run:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.as_json(),
         pooling=lambda wildcards: CONFIG.model_of(wildcards.run).pooling,
         head=lambda wildcards: (
             "--trained-head"

@@ -29,5 +29,8 @@ def fingerprint_base(source: BaseModelSource) -> str:
     """Return the digest of a base model folder; the other kinds are pinned by their settings."""
     if not isinstance(source, PathModel):
         return "pinned"
-    folder = Path(source.path).expanduser()
+    try:
+        folder = Path(source.path).expanduser()
+    except RuntimeError:
+        return "missing"
     return fingerprint_paths([folder / name for name in FILES if (folder / name).is_file()])

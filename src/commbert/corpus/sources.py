@@ -14,7 +14,9 @@ from commbert.corpus.fetching import check_sha256, read_member, wheel_members
 from commbert.errors import SourceError
 from commbert.settings.corpus import PathSource, WheelSource
 
-_IGNORED_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__"})
+_IGNORED_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__", ".snakemake", ".venv", "node_modules"})
+_OWN_FOLDERS = ("results", "reports")
+"""What this workflow writes below the working folder is no source of it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,10 @@ def _size(path: Path) -> int:
 
 def _walked(source: PathSource) -> list[tuple[Path, Path, str]]:
     """Return (root, path, kind) of everything below a path source, sorted; kind is ``file`` or why it is none."""
-    start = Path(source.path).expanduser()
+    try:
+        start = Path(source.path).expanduser()
+    except RuntimeError as error:
+        raise SourceError(f"source {source.name}: {source.path!r}: {error} Set corpus.sources[].path.") from error
     if start.is_file() or start.is_dir():
         roots = [start]
     else:
@@ -148,6 +153,7 @@ def _fixed_part(pattern: Path) -> Path:
 
 def _scan(folder: Path) -> Iterator[tuple[Path, str]]:
     """Walk without following links and without recursion (a tree may be thousands of levels deep)."""
+    own = {str((Path.cwd() / name).resolve()) for name in _OWN_FOLDERS}
     todo = [folder]
     while todo:
         here = todo.pop()
@@ -158,7 +164,7 @@ def _scan(folder: Path) -> Iterator[tuple[Path, str]]:
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                if entry.name not in _IGNORED_FOLDERS:
+                if entry.name not in _IGNORED_FOLDERS and os.path.realpath(entry.path) not in own:
                     todo.append(Path(entry.path))
             else:
                 try:

@@ -78,8 +78,13 @@ def load_bert(folder: Path, *, seed: int = 0) -> BertForPreTraining:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ModelError(f"{folder}: cannot be loaded as BERT: {str(error).splitlines()[0][:300]}") from error
+    except Exception as error:  # a hostile config.json raises nearly anything
+        if "ismatch" in str(error):
+            raise ModelError(
+                f"{folder}: the weights do not fit the sizes in config.json. Fetch the model again."
+            ) from error
+        reason = (str(error).splitlines() or [""])[0][:300]
+        raise ModelError(f"{folder}: cannot be loaded as BERT: {type(error).__name__}: {reason}") from error
     model: BertForPreTraining = loaded[0]
     info: dict[str, Any] = loaded[1]
     lacking = [k for k in info["missing_keys"] if not k.startswith(("cls.", "bert.pooler."))]

@@ -148,6 +148,9 @@ def _headline(sources: Sources) -> list[str]:
                     f"difference {change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]: "
                     f"{_verdict(row, change)}."
                 )
+        if not sources.others and ours[row.key]:
+            value = ours[row.key]
+            sentences.append(f"{names[row.key]}: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}].")
     unigram = sources.evaluation["unigram"]
     if unigram and ours["mlm_top1"]:
         sentences.append(

@@ -115,6 +115,8 @@ def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
                 f"{where} report.compare_with: expected base or a name of runs ({', '.join(config.runs)}), "
                 f"found {name!r}. Remove it or add the run."
             )
+    if not config.runs:
+        lines.append(f"{where} runs: expected at least one run, found none. Write final: {{}} (null takes a run away).")
     if "base" in config.runs:
         lines.append(f"{where} runs.base: the name base means the untouched base model. Choose another name.")
     if lines:
@@ -159,7 +161,7 @@ def _problems(model: type[BaseModel], raw: Any, where: str, prefix: str) -> list
     except ValidationError as error:
         found = [_explain(model, raw, e, where, prefix) for e in error.errors() if not _is_echo(e)]
         return list(dict.fromkeys(found))
-    except TypeError as error:
+    except (TypeError, ValueError, RecursionError) as error:
         return [f"{where}: a value is no number, text, list or mapping ({error}). Quote dates and the like."]
     return []
 

@@ -2,7 +2,8 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+import pathspec
+from pydantic import Field, field_validator, model_validator
 
 from commbert.settings.base import Fraction, Name, Section, Seed, Sha256
 
@@ -16,6 +17,16 @@ class _Source(Section):
     """Patterns of paths inside the source that are read; ``**`` stands for any number of folders."""
     exclude: tuple[str, ...] = ()
     """Patterns of paths that are left out, after ``include``."""
+
+    @field_validator("include", "exclude")
+    @classmethod
+    def _patterns_are_readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                pathspec.GitIgnoreSpec.from_lines([pattern])
+            except ValueError as error:
+                raise ValueError(f"{pattern!r} is no pattern: {error}") from error
+        return value
 
 
 class WheelSource(_Source):

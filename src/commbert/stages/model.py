@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from commbert.artifacts import atomic_folder, read_json
+from commbert.errors import ModelError
 from commbert.nn.model import grow_embeddings, load_bert, missing_parts, save_for_others
 from commbert.provenance import digest_of_files
 from commbert.settings.model import ModelSettings
@@ -14,6 +17,11 @@ def run(settings: ModelSettings, *, base: Path, tokenizer: Path, out: Path) -> d
     """Load the base model, append a row for every new token, and save it whole."""
     drawn = missing_parts(base)
     model = load_bert(base, seed=settings.seed)
+    for name, parameter in model.named_parameters():
+        if not bool(torch.isfinite(parameter).all()):
+            raise ModelError(
+                f"{base}/model.safetensors: {name} holds values that are no numbers. Fetch the model again."
+            )
     new_words: list[str] = read_json(tokenizer / "new_words.json")
     pieces = encode_words(load_tokenizer(base), new_words)
     grow_embeddings(model, pieces, init=settings.embedding_init, seed=settings.seed)

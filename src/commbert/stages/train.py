@@ -25,7 +25,7 @@ from commbert.nn.collectives import Processes, join, leave
 from commbert.nn.counters import SCHEME
 from commbert.nn.devices import choose_device, choose_precision
 from commbert.nn.model import load_bert, save_for_others, special_ids
-from commbert.provenance import digest_of_files, environment
+from commbert.provenance import code_digest, digest_of_files, environment
 from commbert.reporting.card import render_card
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
@@ -193,9 +193,12 @@ def _identity(
         "tokenizer": sha256_file(model_folder / "tokenizer.json")[:16],
         "steps": context.plan.n_steps,
         "batch": [context.plan.windows.batch_size, context.plan.pairs.batch_size],
+        "pooling": context.pooling,
         "precision": precision,
         "device": context.device.type,
         "random_scheme": SCHEME,
+        "code": code_digest("commbert.training.loop"),
+        "torch": torch.__version__,
     }
 
 

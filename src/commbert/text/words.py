@@ -29,12 +29,12 @@ def words_of_lines(lines: Iterable[str], *, pattern: str, min_chars: int, max_ch
         min_chars: Shorter words are left out.
         max_chars: Longer words are left out.
     """
-    find = regex.compile(pattern).findall
+    find = regex.compile(pattern).finditer
     code_of: dict[str, int] = {}
     codes: list[int] = []
     offsets = [0]
     for line in lines:
-        words = dict.fromkeys(w for w in find(line.lower()) if min_chars <= len(w) <= max_chars)
+        words = dict.fromkeys(m[0] for m in find(line.lower()) if min_chars <= len(m[0]) <= max_chars)
         codes += [code_of.setdefault(w, len(code_of)) for w in words]
         offsets.append(len(codes))
     return WordLines(list(code_of), np.array(codes, np.int32), np.array(offsets, np.int64))

@@ -44,6 +44,11 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"]:
         # A regular expression of another pre-tokenizer could also be made to run for ever.
         raise ModelError(f"{path}: expected WordPiece, BertNormalizer, BertPreTokenizer, found {', '.join(kinds)}.")
+    model = spec["model"]
+    expected = {"unk_token": "[UNK]", "continuing_subword_prefix": "##"}
+    wrong = [k for k, v in expected.items() if model.get(k) != v]
+    if wrong or any("\n" in entry or "\r" in entry for entry in model["vocab"]):
+        raise ModelError(f"{path}: expected {expected} and entries of one line, found another WordPiece.")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower

@@ -47,7 +47,8 @@ def become_training(arguments: list[str], *, n_processes: int, threads: int, mic
     command = [sys.executable, "-m", "commbert", *arguments]
     if n_processes > 1:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n_processes}"]
-        command = [*torchrun, f"--signals-to-handle={_SIGNALS}", "-m", "commbert", *arguments]
+        # Without "--" torchrun takes options of ours that begin like its own for its own.
+        command = [*torchrun, f"--signals-to-handle={_SIGNALS}", "-m", "--", "commbert", *arguments]
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(command[0], command, env)

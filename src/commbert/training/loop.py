@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForPreTraining
 
-from commbert.artifacts import atomic_folder
+from commbert.artifacts import atomic_folder, disk_full_named
 from commbert.errors import TrainingError
 from commbert.nn.collectives import same_on_all
 from commbert.training.checkpoints import CheckpointStore
@@ -244,21 +244,23 @@ class _Metrics:
     def __init__(self, path: Path, n_bytes: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        self._file = path.open("r+b")
+        self._path = path
+        # Unbuffered: each row is there for a reader at once, and nothing is left over to fail at the end.
+        self._file = path.open("r+b", buffering=0)
         self._file.truncate(n_bytes)
         self._file.seek(n_bytes)
 
     def add(self, row: dict[str, Any]) -> None:
-        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        with disk_full_named(self._path):
+            self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
 
     def synced(self) -> int:
         """Write through to the disk and return the length."""
-        os.fsync(self._file.fileno())
+        with disk_full_named(self._path):
+            os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
-        self.synced()
         self._file.close()
 
 
