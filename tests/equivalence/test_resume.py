@@ -204,8 +204,15 @@ def test_best_holds_the_weights_of_the_best_validation(tmp_path, monkeypatch):
     model = network()
     outcome, store = train_in(tmp_path, model, context(settings()))
     assert outcome.summary["best_step"] == 6
-    loop.load_best(store, model)
+    loop.load_best(store, model, 6)
     assert _same(trained(model), seen[1])
+
+
+def test_weights_that_a_kept_checkpoint_calls_best_are_kept(tmp_path, monkeypatch):
+    figures = iter([0.5, 0.9, 0.6])
+    monkeypatch.setattr(loop, "validation_figures", lambda *_: {"auc_frequency_matched": next(figures)})
+    _, store = train_in(tmp_path, network(), context(settings()))
+    assert [p.name for p in store.folder.glob("best-*")] == ["best-00000006"]
 
 
 def test_a_second_trainer_is_refused_and_told_who_holds_the_folder(tmp_path):

@@ -215,7 +215,7 @@ def _write_outputs(
     about = read_manifest(model_folder)["about"]
     for out, step in ((final_out, summary["steps"]), (best_out, summary["best_step"])):
         if out is best_out:
-            load_best(store, network)
+            load_best(store, network, summary["best_step"])
         card = render_card(
             {
                 **about["summary"],

@@ -46,7 +46,10 @@ class CheckpointStore:
         self.name = digest(json.dumps(identity, sort_keys=True))
         self.folder = root / self.name
         self.metrics = self.folder / "metrics.jsonl"
-        self.best = self.folder / "best"
+
+    def best(self, step: int) -> Path:
+        """Return the folder of the weights that were best at a step."""
+        return self.folder / f"best-{step:08d}"
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -110,6 +113,11 @@ class CheckpointStore:
             write_json(tmp / "state.json", state)
         for old in sorted(self.folder.glob("step-*"))[:-keep]:
             shutil.rmtree(old)
+        # Weights that were best stay for as long as a checkpoint names them: a restart from an older one finds its own.
+        named = {self.best(step) for step in map(_best_step, self.folder.glob("step-*")) if step is not None}
+        for folder in self.folder.glob("best-*"):
+            if folder not in named:
+                shutil.rmtree(folder)
         return target
 
     def restore(
@@ -145,6 +153,15 @@ class CheckpointStore:
         for other in self.root.glob("*/identity.json"):
             if other.parent != self.folder:
                 shutil.rmtree(other.parent)
+
+
+def _best_step(checkpoint: Path) -> int | None:
+    """Return the step whose weights a checkpoint calls best; None for a damaged one, which nobody goes on from."""
+    try:
+        step: int | None = read_json(checkpoint / "state.json").get("best_step")
+    except ArtifactError:
+        return None
+    return step
 
 
 def _optimizer_tensors(

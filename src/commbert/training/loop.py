@@ -67,8 +67,8 @@ def train(
 ) -> Outcome:
     """Train to the end of the plan, from the newest checkpoint if there is one.
 
-    On the first process ``store.metrics`` receives one JSON line per step and per validation, and ``store.best`` the
-    weights with the best validation.
+    On the first process ``store.metrics`` receives one JSON line per step and per validation, and ``store.best(step)``
+    the weights with the best validation.
 
     Raises:
         TrainingError: If loss or gradient is not finite; the last checkpoint is kept.
@@ -113,11 +113,11 @@ def train(
     return Outcome(True, _summary(context, state))
 
 
-def load_best(store: CheckpointStore, model: BertForPreTraining) -> None:
-    """Put the best weights into the model."""
+def load_best(store: CheckpointStore, model: BertForPreTraining, step: int) -> None:
+    """Put the weights that were best, at ``step``, into the model."""
     with torch.no_grad():
         own = dict(model.named_parameters())
-        for name, value in load_file(str(store.best / "model.safetensors")).items():
+        for name, value in load_file(str(store.best(step) / "model.safetensors")).items():
             own[name].copy_(value)
 
 
@@ -208,7 +208,7 @@ def _validate(
     if state.best_value is None or better > state.best_value:
         state.best_value, state.best_step, state.validations_since_best = better, state.step, 0
         if context.processes.is_first:
-            with atomic_folder(store.best, about={"step": state.step, metric: value}) as tmp:
+            with atomic_folder(store.best(state.step), about={"step": state.step, metric: value}) as tmp:
                 save_file({n: p.detach().contiguous() for n, p in parameters.items()}, str(tmp / "model.safetensors"))
     else:
         state.validations_since_best += 1
