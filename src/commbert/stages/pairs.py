@@ -81,17 +81,22 @@ def run(
             raise DataError("pairs: expected at least one line with two words in the training split, found none.")
         columns = _columns(drawn, negatives, file_id[rows], line_no[rows])
         tables.write(out[name], tables.PAIRS, columns, provenance=provenance)
-        summary["splits"][name] = {
-            "possible_positives": int((np.diff(usable.offsets) * (np.diff(usable.offsets) - 1) // 2).sum()),
-            "same_line": len(drawn.line),
-            "distinct_same_line": len(np.unique(pair_keys(drawn.word_id_a, drawn.word_id_b))),
-            **{
-                kind: int(sum((ids != NO_WORD).sum() for k, ids in negatives if k == kind))
-                for kind in dict.fromkeys(k for k, _ in negatives)
-            },
-        }
+        summary["splits"][name] = _counts(usable, drawn, negatives)
     write_json(summary_out, summary)
     return summary
+
+
+def _counts(usable: LineWords, drawn: DrawnPairs, negatives: list[tuple[str, Ids]]) -> dict[str, int]:
+    n_words = np.diff(usable.offsets)
+    return {
+        "possible_positives": int((n_words * (n_words - 1) // 2).sum()),
+        "same_line": len(drawn.line),
+        "distinct_same_line": len(np.unique(pair_keys(drawn.word_id_a, drawn.word_id_b))),
+        **{
+            kind: int(sum((ids != NO_WORD).sum() for k, ids in negatives if k == kind))
+            for kind in dict.fromkeys(k for k, _ in negatives)
+        },
+    }
 
 
 class _Vocabulary:

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from commbert import tables
 from commbert.artifacts import atomic_folder, read_json, write_json
 from commbert.corpus.reading import read_lines
@@ -74,13 +76,21 @@ def run(
         "settings": digest(settings.as_json()),
         "inputs": digest(inputs, digest_of_files([corpus_words, english])),
     }
+    columns = _word_columns(corpus_words, english_words, before, after)
+    found["words"] = tables.write(words_out, tables.WORDS, columns, provenance=provenance)
+    write_json(receipts_out, found)
+    return found
+
+
+def _word_columns(corpus_words: Path, english: list[str], before: Tokenizer, after: Tokenizer) -> dict[str, Any]:
+    """Return the words of the code, then the English words that it lacks, with their token ids."""
     code = tables.read(corpus_words, tables.CORPUS_WORDS)
     code_words = code["word"].to_pylist()
     present = set(code_words)
-    only_english = [w for w in english_words if w not in present]
+    only_english = [w for w in english if w not in present]
     words = code_words + only_english
     pieces_before = [min(len(ids), 255) for ids in encode_words(before, words)]
-    columns = {
+    return {
         "word_id": list(range(len(words))),
         "word": words,
         "n_lines": code["n_lines"].to_pylist() + [0] * len(only_english),
@@ -90,6 +100,3 @@ def run(
         "in_english": code["in_english"].to_pylist() + [True] * len(only_english),
         "in_code": [True] * len(code_words) + [False] * len(only_english),
     }
-    found["words"] = tables.write(words_out, tables.WORDS, columns, provenance=provenance)
-    write_json(receipts_out, found)
-    return found
