@@ -74,10 +74,13 @@ def run(
     """
     device = choose_device(runtime.device)
     processes = join(device.type)
+    # On CPU the gradient of an indexed row is else added up by several threads in the order in which they come.
+    torch.use_deterministic_algorithms(device.type == "cpu")
     try:
         outputs = (best_out, final_out, metrics_out, summary_out)
         return _run(settings, runtime, data, model, corpus, checkpoints, outputs, device, processes)
     finally:
+        torch.use_deterministic_algorithms(False)
         leave(processes)
 
 
