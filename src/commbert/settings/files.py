@@ -18,7 +18,7 @@ class _StrictLoader(yaml.SafeLoader):
             key, line = key_node.value, key_node.start_mark.line + 1
             if isinstance(key, str) and key in seen and key != "<<":
                 raise SettingsError(
-                    f"{node.start_mark.name}: {key!r} stands in line {seen[key]} and again in line {line} "
+                    f"{node.start_mark.name}: {key!r} stands in line {seen[key]} and again in line {line}. "
                     "Keep one of them."
                 )
             if isinstance(key, str):

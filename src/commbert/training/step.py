@@ -135,9 +135,14 @@ def masked_windows(context: Context, step: int) -> tuple[list[Ints], MaskedToken
     return np.split(masked.input_ids, np.cumsum(lengths)[:-1]), masked, lengths
 
 
+def _part_edges(context: Context, n: int) -> Ints:
+    """Return where n rows are cut into micro-batches; the dealing and the gathering of parts must agree on it."""
+    return np.linspace(0, n, context.settings.micro_batches + 1).astype(np.int64)
+
+
 def _own_parts(context: Context, n: int) -> Iterator[tuple[int, slice]]:
     """Yield (number, rows) of this process's micro-batches of n rows."""
-    edges = np.linspace(0, n, context.settings.micro_batches + 1).astype(int)
+    edges = _part_edges(context, n)
     for part in range(context.processes.rank, context.settings.micro_batches, context.processes.world_size):
         if edges[part] < edges[part + 1]:
             yield part, slice(edges[part], edges[part + 1])
@@ -257,7 +262,7 @@ def _word_vectors(model: BertForPreTraining, context: Context, step: int, words:
         parts.append(vectors.to(work))
         n_tokens += int(batch.attention_mask.sum())
         n_padded += batch.input_ids.numel()
-    edges = np.linspace(0, len(words), context.settings.micro_batches + 1).astype(int)
+    edges = _part_edges(context, len(words))
     world_size = context.processes.world_size
     rows_of = [[*range(len(edges) - 1)][rank::world_size] for rank in range(world_size)]
     local = torch.cat(parts)
