@@ -1,6 +1,7 @@
 """What processes do together. With one process every function is the identity."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -53,27 +54,45 @@ def summed(tensor: Tensor, processes: Processes) -> Tensor:
     return tensor
 
 
-def sum_gradients(parameters: list[torch.nn.Parameter], processes: Processes) -> None:
-    """Replace each gradient by its sum over all processes; a missing one counts as zero."""
-    if processes.world_size == 1:
-        return
+def sum_gradients(parameters: list[torch.nn.Parameter], processes: Processes) -> Float[Tensor, ""]:
+    """Replace each gradient by its sum over all processes; a missing one counts as zero.
+
+    Returns:
+        The 2-norm that this process's own share had; 0 with one process, which has no share.
+    """
+    if processes.world_size == 1 or not parameters:
+        return torch.zeros((), device=parameters[0].device if parameters else None)
     for p in parameters:
         if p.grad is None:
             p.grad = torch.zeros_like(p)
     flat = torch.cat([p.grad.reshape(-1) for p in parameters if p.grad is not None])
+    own_norm = flat.norm()
     dist.all_reduce(flat)
     at = 0
     for p in parameters:
         if p.grad is not None:
             p.grad.copy_(flat[at : at + p.numel()].view_as(p))
             at += p.numel()
+    return own_norm
+
+
+def differing(tensors: dict[str, Tensor], processes: Processes) -> list[str]:
+    """Return the names of the tensors that are not the same, bit by bit summed up, on all processes."""
+    if processes.world_size == 1:
+        return []
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    sums = torch.stack([t.detach().contiguous().view(bits[t.element_size()]).sum() for t in tensors.values()])
+    least, most = sums.clone(), sums.clone()
+    dist.all_reduce(least, dist.ReduceOp.MIN)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return [name for name, same in zip(tensors, (least == most).tolist(), strict=True) if not same]
 
 
 class _GatherRows(torch.autograd.Function):
     """All ranks' rows, with gradient: backward sums the gradient of all ranks and takes this rank's rows."""
 
     @staticmethod
-    def forward(ctx: Any, local: Tensor, n_rows: list[int], rank: int) -> Tensor:
+    def forward(ctx: Any, local: Tensor, n_rows: Sequence[int], rank: int) -> Tensor:
         ctx.rows = (sum(n_rows[:rank]), n_rows[rank])
         padded = local.new_zeros(max(n_rows), *local.shape[1:])
         padded[: len(local)] = local
@@ -89,7 +108,7 @@ class _GatherRows(torch.autograd.Function):
         return gradient[start : start + n], None, None
 
 
-def gather_rows(local: Float[Tensor, "n h"], n_rows: list[int], processes: Processes) -> Float[Tensor, "total h"]:
+def gather_rows(local: Float[Tensor, "n h"], n_rows: Sequence[int], processes: Processes) -> Float[Tensor, "total h"]:
     """Return the rows of all processes, rank after rank, with gradient to every one of them.
 
     Gathering without gradient gives the same loss and a wrong gradient. The caller's loss on this rank must be its

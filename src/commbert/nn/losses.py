@@ -1,19 +1,94 @@
 """The losses, as plain functions of tensors. All return sums: the caller divides by the global count."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+_LOGITS_AT_A_TIME = {"cpu": 2**23, "cuda": 2**28}
+"""Logits in memory at a time: 32 MiB stay near the core, 1 GiB keeps a GPU busy."""
 
-def mlm_loss_sum(logits: Float[Tensor, "n v"], labels: Int[Tensor, "n"]) -> Float[Tensor, ""]:
-    """Return the summed cross-entropy, in nats, of predicting ``labels``; 0 for no token.
+
+def mlm_loss_sum(
+    features: Float[Tensor, "n h"], embeddings: Float[Tensor, "v h"], bias: Float[Tensor, "v"], labels: Int[Tensor, "n"]
+) -> Float[Tensor, ""]:
+    """Return the summed cross-entropy, in nats, of predicting ``labels`` by the tied decoder; 0 for no token.
+
+    The logits of all tokens (n x 30,522 numbers) never exist together: slices of them are made, turned into their
+    gradient, and forgotten. Under autocast the products are in its precision, the softmax in float32.
+
+    Args:
+        features: What the decoder multiplies with the embeddings.
+        embeddings: One row per vocabulary entry.
+        bias: One number per vocabulary entry.
+        labels: The right entries.
 
     Reference: Devlin et al. 2019, arXiv:1810.04805, section 3.1.
     """
-    return functional.cross_entropy(
-        logits.to(torch.promote_types(logits.dtype, torch.float32)), labels, reduction="sum"
-    )
+    device = features.device.type
+    product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else features.dtype
+    with torch.autocast(device, enabled=False):
+        out: Tensor = _TiedCrossEntropy.apply(features, embeddings, bias, labels, product)
+    return out
+
+
+class _TiedCrossEntropy(torch.autograd.Function):
+    """Makes the gradients in forward, slice by slice; backward only scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, embeddings: Tensor, bias: Tensor, labels: Tensor, product: torch.dtype
+    ) -> Tensor:
+        wants_features, wants_embeddings, wants_bias = ctx.needs_input_grad[:3]
+        work = torch.promote_types(product, torch.float32)
+        matrix = embeddings.to(product)
+        of_features = torch.empty_like(features) if wants_features else None
+        of_embeddings = torch.zeros_like(embeddings) if wants_embeddings else None
+        of_bias = torch.zeros_like(bias) if wants_bias else None
+        total = torch.zeros((), dtype=work, device=features.device)
+        step = max(1, _LOGITS_AT_A_TIME.get(features.device.type, 2**26) // len(embeddings))
+        for rows in (slice(at, at + step) for at in range(0, len(labels), step)):
+            part, label = features[rows].to(product), labels[rows, None]
+            logits = _product(part, matrix.T).add_(bias)
+            normalizer = torch.logsumexp(logits, 1, keepdim=True)
+            total += (normalizer - logits.gather(1, label)).sum()
+            # The gradient of cross-entropy is softmax - one-hot.
+            of_logits = logits.sub_(normalizer).exp_()
+            of_logits.scatter_add_(1, label, torch.full_like(label, -1, dtype=of_logits.dtype))
+            if of_bias is not None:
+                of_bias += of_logits.sum(0)
+            of_product = of_logits.to(product)
+            if of_features is not None:
+                of_features[rows] = of_product @ matrix
+            if of_embeddings is not None:
+                _add_product(of_embeddings, of_product.T, part)
+        ctx.gradients = (of_features, of_embeddings, of_bias)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        # Given away, so that a second backward fails instead of scaling twice.
+        made, ctx.gradients = ctx.gradients, None
+        return *(None if g is None else g.mul_(gradients[0]) for g in made), None, None
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Return a @ b in float32 or better."""
+    if a.dtype in (torch.float32, torch.float64):
+        return a @ b
+    if a.device.type == "cuda":
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return (a @ b).float()
+
+
+def _add_product(to: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a @ b to a matrix that may be more precise than they are."""
+    if a.dtype == to.dtype:
+        to.addmm_(a, b)
+    else:
+        to.add_(_product(a, b))
 
 
 def info_nce_sum(
@@ -22,7 +97,7 @@ def info_nce_sum(
     target: Int[Tensor, "b"],
     allowed: Bool[Tensor, "b n"],
     *,
-    temperature: float,
+    temperature: float | Float[Tensor, ""],
 ) -> Float[Tensor, ""]:
     """Return the summed InfoNCE loss, in nats, of finding each anchor's positive among the candidates.
 

@@ -10,11 +10,11 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
-from transformers import BertForPreTraining
 
 from commbert.nn import counters
+from commbert.nn.encoder import Bert
 from commbert.nn.masking import mask_tokens
-from commbert.nn.model import SpecialIds, hidden_states, padded
+from commbert.nn.packing import SpecialIds, pack
 
 
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
@@ -45,7 +45,7 @@ class MlmScores:
 
 
 def mlm_scores(
-    model: BertForPreTraining,
+    model: Bert,
     windows: Sequence[NDArray[np.int64]],
     specials: SpecialIds,
     *,
@@ -84,12 +84,9 @@ def mlm_scores(
                 mask_id=specials.mask,
                 regular_ids=np.array([specials.mask]),
             )
-            batch = padded(np.split(masked.input_ids, np.cumsum(lengths)[:-1]), specials, device)
-            window, place = token_places(lengths, masked.positions)
-            hidden = hidden_states(model, batch)[
-                torch.from_numpy(window).to(device), torch.from_numpy(place).to(device)
-            ]
-            logits = model.cls.predictions(hidden).float()
+            places, window = packed_places(lengths, masked.positions)
+            packed = pack(masked.input_ids, lengths, specials).to(device)
+            logits = model.mlm_logits(model.hidden_states(packed, torch.from_numpy(places).to(device))).float()
             labels = torch.from_numpy(masked.labels).to(device)
             loss, rank = _loss_and_rank(logits, labels)
             parts.append((rows[window], masked.labels, loss, rank))
@@ -99,13 +96,16 @@ def mlm_scores(
     return MlmScores(window[order_again], label[order_again], loss[order_again], rank[order_again])
 
 
-def token_places(
+def packed_places(
     lengths: NDArray[np.int64], positions: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Turn positions in sequences laid end to end into (row, column) of the padded batch; [CLS] shifts by one."""
-    ends = np.cumsum(lengths)
-    row = np.searchsorted(ends, positions, side="right")
-    return row, positions - (ends - lengths)[row] + 1
+    """Turn positions in sequences laid end to end into places of the packed row, which has [CLS] and [SEP] too.
+
+    Returns:
+        Place and number of the sequence, of each position.
+    """
+    sequence = np.searchsorted(np.cumsum(lengths), positions, side="right")
+    return positions + 2 * sequence + 1, sequence
 
 
 def _loss_and_rank(

@@ -1,46 +1,43 @@
-"""BERT with its heads, by way of transformers: loading safely, growing, reading vectors, saving for others."""
+"""Model folders: loading safely by way of transformers, growing, reading vectors, saving for others."""
 
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from numpy.typing import NDArray
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import BertForPreTraining
 from transformers.utils import logging as transformers_logging
 
 from commbert.errors import ModelError
-
-TokenSequence = Sequence[int] | NDArray[np.int64]
-"""Token ids of one text, without [CLS] and [SEP]."""
+from commbert.nn.encoder import Bert, check_config
+from commbert.nn.packing import SpecialIds, TokenSequence, pack_sequences, pooled
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-@dataclass(frozen=True)
-class SpecialIds:
-    """Ids of the special tokens."""
-
-    pad: int
-    unk: int
-    cls: int
-    sep: int
-    mask: int
-
-
-@dataclass(frozen=True)
-class Padded:
-    """Sequences with [CLS] and [SEP], padded to the longest."""
-
-    input_ids: Int[Tensor, "n l"]
-    attention_mask: Int[Tensor, "n l"]
+_LAYER = {
+    "attention_out": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "feed_in": "intermediate.dense",
+    "feed_out": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+_OUTSIDE = {
+    "word_embeddings": "bert.embeddings.word_embeddings",
+    "position_embeddings": "bert.embeddings.position_embeddings",
+    "segment_embeddings": "bert.embeddings.token_type_embeddings",
+    "embedding_norm": "bert.embeddings.LayerNorm",
+    "pooler": "bert.pooler.dense",
+    "mlm_dense": "cls.predictions.transform.dense",
+    "mlm_norm": "cls.predictions.transform.LayerNorm",
+    "nsp": "cls.seq_relationship",
+}
 
 
 def special_ids(tokenizer_folder: Path) -> SpecialIds:
@@ -58,7 +55,7 @@ def special_ids(tokenizer_folder: Path) -> SpecialIds:
     return SpecialIds(*(vocabulary[t] for t in SPECIALS))
 
 
-def load_bert(folder: Path, *, seed: int = 0) -> BertForPreTraining:
+def load_transformers(folder: Path, *, seed: int = 0) -> BertForPreTraining:
     """Load encoder, pooler and heads in float32; what the folder lacks is drawn with ``seed``.
 
     Only local safetensors are read, and no code of the folder is run.
@@ -90,7 +87,58 @@ def load_bert(folder: Path, *, seed: int = 0) -> BertForPreTraining:
     lacking = [k for k in info["missing_keys"] if not k.startswith(("cls.", "bert.pooler."))]
     if lacking or info.get("mismatched_keys"):
         raise ModelError(f"{folder}: weights do not fit config.json: {(lacking or list(info['mismatched_keys']))[:3]}.")
+    check_config(model.config)
     return model
+
+
+def load_bert(folder: Path, *, seed: int = 0) -> Bert:
+    """Load a folder into our own encoder; see ``load_transformers``."""
+    return from_transformers(load_transformers(folder, seed=seed))
+
+
+def _names(name: str) -> list[str]:
+    """Return transformers' names of one of our tensors; several lie in it one after the other."""
+    if name == "mlm_bias":
+        return ["cls.predictions.bias"]
+    if not name.startswith("layers."):
+        part, kind = name.rsplit(".", 1)
+        return [f"{_OUTSIDE[part]}.{kind}"]
+    _, number, rest = name.split(".", 2)
+    layer = f"bert.encoder.layer.{number}"
+    if rest == "qkv_weight":
+        return [f"{layer}.attention.self.{part}.weight" for part in ("query", "key", "value")]
+    if rest.endswith("_bias"):
+        return [f"{layer}.attention.self.{rest.removesuffix('_bias')}.bias"]
+    part, kind = rest.rsplit(".", 1)
+    return [f"{layer}.{_LAYER[part]}.{kind}"]
+
+
+def from_transformers(model: BertForPreTraining) -> Bert:
+    """Return our model with the weights of transformers' own."""
+    theirs = model.state_dict()
+    bert = Bert(model.config).to(model.dtype)
+    bert.load_state_dict({n: torch.cat([theirs[t] for t in _names(n)]) for n in bert.state_dict()})
+    return bert.train(model.training)
+
+
+def to_transformers(bert: Bert) -> BertForPreTraining:
+    """Return transformers' model with our weights, on the CPU."""
+    with torch.device("meta"):
+        model = BertForPreTraining(bert.config)
+    theirs: dict[str, Tensor] = {}
+    for name, value in bert.state_dict().items():
+        names = _names(name)
+        theirs |= zip(names, value.detach().cpu().chunk(len(names)), strict=True)
+    theirs["cls.predictions.decoder.weight"] = theirs[_names("word_embeddings.weight")[0]]
+    theirs["cls.predictions.decoder.bias"] = theirs["cls.predictions.bias"]
+    torch.nn.Module.to(model.to_empty(device="cpu"), bert.dtype)
+    # Buffers of the class are positions and segment ids of its own, made anew.
+    positions = torch.arange(bert.config.max_position_embeddings).expand(1, -1)
+    model.bert.embeddings.position_ids.copy_(positions)
+    model.bert.embeddings.token_type_ids.zero_()
+    model.load_state_dict(theirs)
+    model.tie_weights()
+    return model.train(bert.training)
 
 
 def missing_parts(folder: Path) -> list[str]:
@@ -104,8 +152,8 @@ def missing_parts(folder: Path) -> list[str]:
     return [name for name, mark in parts.items() if not any(mark in k for k in keys)]
 
 
-def grow_embeddings(model: BertForPreTraining, new_pieces: Sequence[Sequence[int]], *, init: str, seed: int) -> None:
-    """Append one row per new token to the embeddings, the tied decoder and its bias.
+def grow_embeddings(model: Bert, new_pieces: Sequence[Sequence[int]], *, init: str, seed: int) -> None:
+    """Append one row per new token to the embeddings (which are the decoder too) and to the decoder's bias.
 
     Args:
         model: Changed in place.
@@ -113,89 +161,56 @@ def grow_embeddings(model: BertForPreTraining, new_pieces: Sequence[Sequence[int
         init: ``piece_mean``: mean of the pieces' rows and biases; ``normal``: N(0, initializer_range), bias 0.
         seed: Draws the normal rows.
     """
-    n_old = model.config.vocab_size
-    torch.manual_seed(seed)
-    model.resize_token_embeddings(n_old + len(new_pieces), mean_resizing=False)
-    rows: Tensor = model.bert.embeddings.word_embeddings.weight
-    bias: Tensor = model.cls.predictions.bias
-    with torch.no_grad():
-        for i, pieces in enumerate(new_pieces, start=n_old):
-            if init == "piece_mean":
-                rows[i] = rows[list(pieces)].mean(0)
-                bias[i] = bias[list(pieces)].mean()
-            else:
-                rows[i].normal_(0.0, model.config.initializer_range)
-                bias[i] = 0.0
-    decoder = model.cls.predictions.decoder
-    if decoder.weight is not rows or decoder.bias is not bias:
-        raise ModelError("transformers untied the decoder while growing it; this version cannot be used.")
-
-
-def padded(sequences: Sequence[TokenSequence], specials: SpecialIds, device: torch.device) -> Padded:
-    """Put [CLS] and [SEP] around each sequence and pad to the longest."""
-    length = max(len(s) for s in sequences) + 2
-    ids = torch.full((len(sequences), length), specials.pad, dtype=torch.int64)
-    mask = torch.zeros((len(sequences), length), dtype=torch.int64)
-    for row, sequence in enumerate(sequences):
-        n = len(sequence)
-        ids[row, 0] = specials.cls
-        ids[row, 1 : n + 1] = torch.as_tensor(sequence)
-        ids[row, n + 1] = specials.sep
-        mask[row, : n + 2] = 1
-    return Padded(ids.to(device), mask.to(device))
-
-
-def hidden_states(model: BertForPreTraining, batch: Padded) -> Float[Tensor, "n l h"]:
-    """Return the last layer's hidden states."""
-    out: Tensor = model.bert(input_ids=batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state
-    return out
-
-
-def pooled(hidden: Float[Tensor, "n l h"], attention_mask: Int[Tensor, "n l"], *, pooling: str) -> Float[Tensor, "n h"]:
-    """Return one vector per sequence: the mean over its tokens ([CLS] and [SEP] with them), or that of [CLS]."""
-    if pooling == "cls":
-        return hidden[:, 0]
-    weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
-    return (hidden * weight).sum(1) / weight.sum(1)
+    old, old_bias = model.word_embeddings.weight.detach(), model.mlm_bias.detach()
+    n = len(new_pieces)
+    if init == "piece_mean":
+        rows = [old[list(pieces)].mean(0) for pieces in new_pieces]
+        biases = [old_bias[list(pieces)].mean() for pieces in new_pieces]
+    else:
+        torch.manual_seed(seed)
+        rows = [*torch.empty(n, old.shape[1], dtype=old.dtype).normal_(0.0, model.config.initializer_range)]
+        biases = [old_bias.new_zeros(())] * n
+    model.word_embeddings = torch.nn.Embedding.from_pretrained(torch.stack([*old, *rows]), freeze=False)
+    model.mlm_bias = torch.nn.Parameter(torch.stack([*old_bias, *biases]))
+    model.config.vocab_size = len(model.mlm_bias)
 
 
 def text_vectors(
-    model: BertForPreTraining,
+    model: Bert,
     sequences: Sequence[TokenSequence],
     specials: SpecialIds,
     *,
     pooling: str,
     device: torch.device,
-    batch_size: int = 256,
+    batch_tokens: int = 16384,
 ) -> Float[Tensor, "n h"]:
     """Return the vector of each token sequence, in float32 on the CPU, scaled to length 1; no gradient, no dropout.
 
-    Sequences are sorted by length, so little is padded; a sequence longer than the model's positions is cut.
+    A sequence longer than the model's positions is cut; ``batch_tokens`` are computed at a time.
     """
     was_training = model.training
     model.eval()
     limit = model.config.max_position_embeddings - 2
-    order = sorted(range(len(sequences)), key=lambda i: -len(sequences[i]))
+    lengths = np.array([min(len(s), limit) for s in sequences], np.int64)
+    order = np.argsort(-lengths, kind="stable")
     out = torch.empty(len(sequences), model.config.hidden_size)
+    batches = np.split(order, np.flatnonzero(np.diff(np.cumsum(lengths[order] + 2) // batch_tokens)) + 1)
     with torch.inference_mode():
-        for at in range(0, len(order), batch_size):
-            rows = order[at : at + batch_size]
-            batch = padded([sequences[i][:limit] for i in rows], specials, device)
-            vectors = pooled(hidden_states(model, batch), batch.attention_mask, pooling=pooling)
-            out[rows] = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()
+        for rows in batches if len(order) else []:
+            packed = pack_sequences([sequences[i][:limit] for i in rows], specials).to(device)
+            vectors = pooled(model.hidden_states(packed), packed.runs, pooling=pooling)
+            out[torch.from_numpy(rows)] = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()
     model.train(was_training)
     return out
 
 
-def save_for_others(
-    model: BertForPreTraining, tokenizer_folder: Path, out: Path, *, pooling: str, card: str | None = None
-) -> None:
+def save_for_others(model: Bert, tokenizer_folder: Path, out: Path, *, pooling: str, card: str | None = None) -> None:
     """Fill ``out`` with a folder that AutoModel, AutoModelForMaskedLM and SentenceTransformer load whole.
 
     All weights of BertForPreTraining are saved, so that no reader draws a pooler of its own.
     ``card`` becomes README.md.
     """
-    model.save_pretrained(str(out))
+    to_transformers(model).save_pretrained(str(out))
     if card is not None:
         (out / "README.md").write_text(card, encoding="utf-8")
     for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):

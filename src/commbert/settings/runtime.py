@@ -20,7 +20,17 @@ class RuntimeSettings(Section):
     """Seconds between two checkpoints."""
     keep_checkpoints: Annotated[int, Field(ge=1, le=100)] = 2
     """Complete checkpoints that are kept."""
-    log_every_steps: Annotated[int, Field(ge=1)] = 1
-    """Steps between two rows of metrics.jsonl."""
+    log_every_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Steps between two looks at what the device has computed (every step has its row in metrics.jsonl all the same);
+    ``auto``: 1 on CPU, 20 on a GPU, which would have to wait."""
+    strategy: Literal["auto", "single", "ddp", "zero1", "fsdp"] = "auto"
+    """What processes share: ddp = nothing, each has all; zero1 = the optimizer's state; fsdp = weights and gradients
+    too; ``auto``: single or ddp, and fsdp where a GPU could not hold the training's state."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again in backward instead of keeping its inside: less memory, a third more work."""
+    compile: bool = False
+    """Compile the layers with torch.compile: for GPUs; on CPU it needs a C++ compiler and minutes at the start."""
+    checksum_every_steps: Annotated[int, Field(ge=1)] = 100
+    """Steps between two comparisons of the processes' weights, bit by bit."""
     fetch_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds until a download is given up."""

@@ -18,11 +18,29 @@ class Objectives(Section):
     contrastive: NonNegative = 0.3
     """Weight of the InfoNCE loss over word pairs."""
 
+    mlm_end: NonNegative | None = None
+    """Weight of MLM at the last step: it moves there along half a cosine, and ``contrastive`` takes the rest of their
+    sum (the reference method's beta schedule). null = both stay as they are."""
+
     @model_validator(mode="after")
     def _one_is_positive(self) -> "Objectives":
         if self.mlm == 0 and self.contrastive == 0:
             raise ValueError("at least one objective needs a weight above 0")
+        if self.mlm_end is not None and self.mlm_end > self.mlm + self.contrastive:
+            raise ValueError(
+                f"mlm_end must be mlm + contrastive = {self.mlm + self.contrastive:g} at most, found {self.mlm_end:g}"
+            )
         return self
+
+    @property
+    def has_mlm(self) -> bool:
+        """Whether MLM has a weight at some step."""
+        return self.mlm > 0 or bool(self.mlm_end)
+
+    @property
+    def has_contrastive(self) -> bool:
+        """Whether the pair loss has a weight at some step."""
+        return self.contrastive > 0 or (self.mlm_end is not None and self.mlm_end < self.mlm)
 
 
 class Masking(Section):
@@ -47,14 +65,30 @@ class Contrastive(Section):
 
     temperature: Annotated[float, Field(ge=0.005, le=10.0)] = 0.05
     """Divides the cosine; typical 0.02 to 0.1."""
+    temperature_learning_rate: Positive | None = None
+    """Rate at which the logarithm of the temperature is learnt, from ``temperature`` on; null = it stays fixed."""
+    temperature_min: Annotated[float, Field(ge=0.001)] = 0.01
+    """A learnt temperature stays above; below it a few pairs decide everything (CLIP's bound, arXiv:2103.00020)."""
+    temperature_max: Annotated[float, Field(le=100.0)] = 1.0
+    """A learnt temperature stays below."""
     symmetric: bool = True
     """Also find the anchor from its positive."""
     mask_known_positives: bool = True
     """Words known to share a training line with the anchor are no negatives for it."""
 
+    @model_validator(mode="after")
+    def _starts_within_bounds(self) -> "Contrastive":
+        learnt = self.temperature_learning_rate is not None
+        if learnt and not self.temperature_min <= self.temperature <= self.temperature_max:
+            raise ValueError(
+                f"temperature must start between temperature_min {self.temperature_min:g} and temperature_max "
+                f"{self.temperature_max:g}, found {self.temperature:g}"
+            )
+        return self
+
 
 class Optimizer(Section):
-    """AdamW with linear warm-up and decay."""
+    """AdamW with warm-up and a schedule."""
 
     learning_rate: Positive = 2.0e-5
     """Peak rate of encoder and embeddings."""
@@ -68,6 +102,13 @@ class Optimizer(Section):
     """Decay of the second moment."""
     epsilon: Positive = 1.0e-8
     """Added to the root of the second moment."""
+    schedule: Literal["linear", "cosine", "constant", "plateau"] = "linear"
+    """After the warm-up: linear or along half a cosine to 0; constant; plateau = times ``plateau_factor`` whenever
+    ``plateau_patience`` validations brought no better ``best_metric``."""
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """What the rate is multiplied by on a plateau."""
+    plateau_patience: Annotated[int, Field(ge=1)] = 3
+    """Validations without gain that make a plateau."""
     warmup_fraction: Fraction = 0.1
     """Share of the steps in which the rate rises linearly from 0."""
     max_gradient_norm: Positive = 1.0
@@ -100,8 +141,16 @@ class TrainingSettings(Section):
     batch_per_process: bool = False
     """True: the batch sizes are per process (the reference method), so the result depends on their number."""
     micro_batches: Annotated[int, Field(ge=1, le=1024)] = 4
-    """A step is computed in this many parts, sorted by length (less padding); processes share them out, so there can
-    be no more processes than this. The result does not depend on who computes what."""
+    """A step is computed in at least this many parts of about as many tokens; processes share them out, so there can
+    be no more processes than this. With ``batch_per_process`` it is per process, as the batch sizes are. The result
+    does not depend on who computes what."""
+    micro_batch_tokens: Annotated[int, Field(ge=512)] = 16384
+    """Tokens of a part at most, about: a larger step is computed in more parts. What memory allows, not what is best:
+    the result does not depend on it but for rounding and dropout."""
+    hidden_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Dropout after embeddings and layers; null = as the base model says."""
+    attention_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
+    """Dropout of attention probabilities; null = as the base model says. 0 opens the fastest way on a GPU."""
     validate_every_steps: Annotated[int, Field(ge=1)] = 100
     """Steps between two validations, which choose ``best/``."""
     validation_windows: Annotated[int, Field(ge=1)] = 128
@@ -112,6 +161,8 @@ class TrainingSettings(Section):
     """Chooses ``best/``; the hard pair metric, or the loss where only MLM is trained."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many validations without a better ``best_metric``; null = never."""
+    min_gain: NonNegative = 0.0
+    """A validation counts as better only if it gains more than this."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """``auto``: bf16 autocast on GPUs that have it, else fp32 (bf16 is 20 times slower on CPUs without it)."""
     seed: Seed = 17
@@ -119,6 +170,6 @@ class TrainingSettings(Section):
 
     @model_validator(mode="after")
     def _frozen_encoder_trains_mlm_only(self) -> "TrainingSettings":
-        if self.trainable == "mlm_head" and self.objectives.contrastive > 0:
+        if self.trainable == "mlm_head" and self.objectives.has_contrastive:
             raise ValueError("trainable: mlm_head needs objectives.contrastive: 0 (the pair loss has no head to train)")
         return self

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BertForPreTraining
 
 from commbert import tables
 from commbert.artifacts import sha256_file, write_json
@@ -18,14 +17,10 @@ from commbert.evaluation.scores import MEANS, Column, Scores, figure, write_scor
 from commbert.evaluation.unigram import unigram
 from commbert.known import read_known
 from commbert.nn.devices import choose_device
+from commbert.nn.encoder import Bert
 from commbert.nn.measures import auc, cosines, mlm_scores
-from commbert.nn.model import (
-    SpecialIds,
-    load_bert,
-    missing_parts,
-    special_ids,
-    text_vectors,
-)
+from commbert.nn.model import load_bert, missing_parts, special_ids, text_vectors
+from commbert.nn.packing import SpecialIds
 from commbert.provenance import digest_of_files, environment
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.text.languages import KEYWORDS
@@ -90,7 +85,7 @@ def run(
     """
     where = choose_device(device)
     network = load_bert(model)
-    torch.nn.Module.to(network, where)
+    network.to(where)
     specials = special_ids(model)
     known = read_known(data.known)
     pairs = pair_task.read_pairs(data.pairs, known)
@@ -132,7 +127,7 @@ def _pair_metrics() -> list[str]:
 
 
 def _encode_all(
-    network: BertForPreTraining,
+    network: Bert,
     specials: SpecialIds,
     model: Path,
     words: Path,
@@ -209,7 +204,7 @@ def _score_mlm(
     scores: Scores,
     settings: EvaluationSettings,
     data: EvaluationPaths,
-    network: BertForPreTraining,
+    network: Bert,
     specials: SpecialIds,
     model: Path,
     has_trained_head: bool,

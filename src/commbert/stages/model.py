@@ -17,8 +17,8 @@ def run(settings: ModelSettings, *, base: Path, tokenizer: Path, out: Path) -> d
     """Load the base model, append a row for every new token, and save it whole."""
     drawn = missing_parts(base)
     model = load_bert(base, seed=settings.seed)
-    for name, parameter in model.named_parameters():
-        if not bool(torch.isfinite(parameter).all()):
+    for name, tensor in model.state_dict().items():
+        if not bool(torch.isfinite(tensor).all()):
             raise ModelError(
                 f"{base}/model.safetensors: {name} holds values that are no numbers. Fetch the model again."
             )
@@ -27,7 +27,7 @@ def run(settings: ModelSettings, *, base: Path, tokenizer: Path, out: Path) -> d
     grow_embeddings(model, pieces, init=settings.embedding_init, seed=settings.seed)
     inputs = digest_of_files([base / "model.safetensors", tokenizer / "tokenizer.json"])
     summary = {
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(t.numel() for t in model.state_dict().values()),
         "vocabulary": model.config.vocab_size,
         "new_rows": len(new_words),
         "parts_drawn_anew": drawn,

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import BertConfig
 
 from commbert.artifacts import (
     atomic_file,
@@ -24,16 +23,18 @@ from commbert.monitoring import machine
 from commbert.nn.collectives import Processes, join, leave
 from commbert.nn.counters import SCHEME
 from commbert.nn.devices import choose_device, choose_precision
+from commbert.nn.encoder import Bert
 from commbert.nn.model import load_bert, save_for_others, special_ids
 from commbert.provenance import code_digest, digest_of_files, environment
 from commbert.reporting.card import render_card
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
+from commbert.training.batches import Context
 from commbert.training.checkpoints import CheckpointStore
 from commbert.training.data import DataPaths, TrainingData, read_training_data
-from commbert.training.loop import load_best, train
+from commbert.training.loop import Rhythm, load_best, train
 from commbert.training.plan import make_plan
-from commbert.training.step import Context
+from commbert.training.strategies import choose_strategy, make_strategy
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def _run(
     device: torch.device,
     processes: Processes,
 ) -> dict[str, Any] | None:
-    if processes.world_size > settings.micro_batches:
+    if processes.world_size > settings.micro_batches and not settings.batch_per_process:
         raise SettingsError(
             f"training.micro_batches: expected at least {processes.world_size} (the processes), "
             f"found {settings.micro_batches}."
@@ -103,52 +104,73 @@ def _run(
     data = read_training_data(
         paths, validation_windows=settings.validation_windows, validation_pairs=settings.validation_pairs
     )
-    network = load_bert(model_folder, seed=settings.seed)
-    torch.nn.Module.to(network, device)
+    network = _network(settings, runtime, model_folder).to(device)
     precision, reason = choose_precision(settings.precision, device)
-    context = _context(settings, data, model_folder, network.config, precision, device, processes)
+    n_parameters = sum(p.numel() for p in network.parameters())
+    strategy_name, strategy_reason = choose_strategy(runtime.strategy, processes, device, n_parameters)
+    context = _context(settings, data, model_folder, network, precision, device, processes)
     store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision))
     with store.lock() if processes.is_first else contextlib.nullcontext():
-        differing = store.prepare() if processes.is_first else []
-        if differing:
-            _log.info("checkpoints of other settings lie beside; they differ in %s", ", ".join(differing))
         if processes.is_first:
-            done = (context.plan.n_steps, device, processes.world_size, precision, reason)
-            _log.info("%d steps on %s, %d process(es), %s (%s)", *done)
-        outcome = train(
-            network,
-            context,
-            store,
-            checkpoint_every_s=runtime.checkpoint_every_s,
-            keep_checkpoints=runtime.keep_checkpoints,
-            log_every_steps=runtime.log_every_steps,
-        )
-        if not outcome.is_finished or not processes.is_first:
-            return outcome.summary if outcome.is_finished else None
+            for line in store.prepare():
+                _log.warning("%s", line)
+            facts = (context.plan.n_steps, device, processes.world_size, strategy_name, strategy_reason)
+            _log.info("%d steps on %s, %d process(es), %s (%s), %s (%s)", *facts, precision, reason)
+        strategy = make_strategy(strategy_name, network, settings, processes)
+        outcome = train(strategy, context, store, _rhythm(runtime, device))
+        if not outcome.is_finished:
+            return None
+        whole = strategy.whole_model()
+        if whole is None:
+            return outcome.summary
         summary = {
             **outcome.summary,
             "precision": precision,
             "precision_reason": reason,
+            "strategy": strategy_name,
+            "strategy_reason": strategy_reason,
+            "gradient_checkpointing": runtime.gradient_checkpointing,
+            "compiled": runtime.compile,
             "machine": machine(),
             "identity": store.identity,
             "environment": environment(),
-            "parameters_trained": sum(p.numel() for p in network.parameters() if p.requires_grad),
+            "parameters_trained": sum(p.numel() for p in strategy.parameters.values()),
         }
-        _write_outputs(network, context, store, model_folder, read_json(corpus), outputs, summary)
+        _write_outputs(whole, context, store, model_folder, read_json(corpus), outputs, summary)
         store.forget_others()
     return summary
+
+
+def _network(settings: TrainingSettings, runtime: RuntimeSettings, folder: Path) -> Bert:
+    network = load_bert(folder, seed=settings.seed)
+    network.set_dropout(hidden=settings.hidden_dropout, attention=settings.attention_dropout)
+    network.checkpoints_layers = runtime.gradient_checkpointing
+    if runtime.compile:
+        for layer in network.layers:
+            layer.compile(dynamic=True)
+    return network
+
+
+def _rhythm(runtime: RuntimeSettings, device: torch.device) -> Rhythm:
+    log_every_steps = runtime.log_every_steps
+    return Rhythm(
+        checkpoint_every_s=runtime.checkpoint_every_s,
+        keep_checkpoints=runtime.keep_checkpoints,
+        log_every_steps=(1 if device.type == "cpu" else 20) if log_every_steps == "auto" else log_every_steps,
+        checksum_every_steps=runtime.checksum_every_steps,
+    )
 
 
 def _context(
     settings: TrainingSettings,
     data: TrainingData,
     model_folder: Path,
-    config: BertConfig,
+    network: Bert,
     precision: str,
     device: torch.device,
     processes: Processes,
 ) -> Context:
-    specials = special_ids(model_folder)
+    specials, config = special_ids(model_folder), network.config
     largest = max(int(data.windows.values.max(initial=0)), int(data.words.values.max(initial=0)))
     if largest >= config.vocab_size:
         raise ModelError(
@@ -158,7 +180,7 @@ def _context(
         )
     longest = int(np.diff(data.windows.offsets).max(initial=0)) + 2
     longest = max([longest, *(len(w) + 2 for w in data.validation_windows)])
-    if settings.objectives.mlm > 0 and longest > config.max_position_embeddings:
+    if settings.objectives.has_mlm and longest > config.max_position_embeddings:
         raise ModelError(
             f"{model_folder}: expected at least {longest} positions for the windows, "
             f"found {config.max_position_embeddings}. Lower windows.max_length."
@@ -174,6 +196,7 @@ def _context(
         specials=specials,
         regular_ids=_regular_ids(model_folder, special_set),
         pooling=pooling,
+        most_positions=config.max_position_embeddings,
         processes=processes,
         device=device,
         autocast=autocast,
@@ -206,7 +229,7 @@ def _identity(
 
 
 def _write_outputs(
-    network: Any,
+    network: Bert,
     context: Context,
     store: CheckpointStore,
     model_folder: Path,

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from commbert.artifacts import (
     atomic_folder,
@@ -75,16 +76,21 @@ class CheckpointStore:
             yield
 
     def prepare(self) -> list[str]:
-        """Make the folder ready and return the settings in which checkpoints of other identities differ."""
+        """Make the folder ready; return one line for each checkpoint that is refused because it is of other settings.
+
+        It is left where it is: going back to its settings goes on from it.
+        """
         remove_leftovers(self.folder)
         identity_file = self.folder / "identity.json"
         if not identity_file.is_file():
             write_json(identity_file, self.identity)
-        differing: set[str] = set()
-        for other in self.root.glob("*/identity.json"):
-            if other.parent != self.folder:
-                differing |= set(_differences(read_json(other), self.identity))
-        return sorted(differing)
+        refused = []
+        for other in sorted(self.root.glob("*/identity.json")):
+            steps = sorted(other.parent.glob("step-*"))
+            if other.parent != self.folder and steps:
+                keys = ", ".join(_differences(read_json(other), self.identity))
+                refused.append(f"{steps[-1]}: not resumed, it differs in {keys}")
+        return refused
 
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest complete checkpoint, and why newer ones were passed over."""
@@ -97,19 +103,12 @@ class CheckpointStore:
                 skipped.append(str(error))
         return None, skipped
 
-    def save(
-        self,
-        parameters: dict[str, torch.nn.Parameter],
-        optimizer: torch.optim.Optimizer,
-        state: dict[str, Any],
-        *,
-        keep: int,
-    ) -> Path:
+    def save(self, weights: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any], *, keep: int) -> Path:
         """Write the checkpoint of ``state["step"]`` whole, then remove the oldest ones beyond ``keep``."""
         target = self.folder / f"step-{state['step']:08d}"
         with atomic_folder(target, about={"identity": self.name}) as tmp:
-            save_file({n: p.detach().contiguous() for n, p in parameters.items()}, str(tmp / "model.safetensors"))
-            save_file(_optimizer_tensors(parameters, optimizer), str(tmp / "optimizer.safetensors"))
+            save_file(weights, str(tmp / "model.safetensors"))
+            save_file(moments, str(tmp / "optimizer.safetensors"))
             write_json(tmp / "state.json", state)
         for old in sorted(self.folder.glob("step-*"))[:-keep]:
             shutil.rmtree(old)
@@ -120,33 +119,26 @@ class CheckpointStore:
                 shutil.rmtree(folder)
         return target
 
-    def restore(
-        self, checkpoint: Checkpoint, parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Put the checkpoint's tensors back in place.
+    def tensors(
+        self, checkpoint: Checkpoint, shapes: dict[str, torch.Size]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the checkpoint's weights and the optimizer's moments.
 
         Raises:
-            TrainingError: If a tensor is missing or of another shape.
+            TrainingError: If a tensor is missing or of another shape than the model's.
         """
-        model = load_file(str(checkpoint.folder / "model.safetensors"))
-        moments = load_file(str(checkpoint.folder / "optimizer.safetensors"))
-        if model.keys() != parameters.keys():
+        weights = load_file(str(checkpoint.folder / "model.safetensors"))
+        if weights.keys() != shapes.keys():
             raise TrainingError(
                 f"{checkpoint.folder}: the checkpoint holds other parameters than the model. Delete it."
             )
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                if model[name].shape != parameter.shape:
-                    raise TrainingError(
-                        f"{checkpoint.folder}: {name}: expected shape {tuple(parameter.shape)}, "
-                        f"found {tuple(model[name].shape)}. Delete the checkpoint."
-                    )
-                parameter.copy_(model[name])
-                optimizer.state[parameter] = {
-                    key.rsplit("|", 1)[1]: value.to(parameter.device)
-                    for key, value in moments.items()
-                    if key.rsplit("|", 1)[0] == name
-                }
+        for name, shape in shapes.items():
+            if weights[name].shape != shape:
+                raise TrainingError(
+                    f"{checkpoint.folder}: {name}: expected shape {tuple(shape)}, "
+                    f"found {tuple(weights[name].shape)}. Delete the checkpoint."
+                )
+        return weights, load_file(str(checkpoint.folder / "optimizer.safetensors"))
 
     def forget_others(self) -> None:
         """Remove the checkpoints of other identities."""
@@ -162,16 +154,6 @@ def _best_step(checkpoint: Path) -> int | None:
     except ArtifactError:
         return None
     return step
-
-
-def _optimizer_tensors(
-    parameters: dict[str, torch.nn.Parameter], optimizer: torch.optim.Optimizer
-) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}|{key}": torch.as_tensor(value).detach().contiguous()
-        for name, parameter in parameters.items()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
 
 
 def _differences(a: Any, b: Any, at: str = "") -> list[str]:

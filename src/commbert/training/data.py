@@ -27,6 +27,18 @@ class Ragged:
     def __getitem__(self, row: int) -> Ints:
         return self.values[self.offsets[row] : self.offsets[row + 1]]
 
+    def lengths(self, chosen: Ints) -> Ints:
+        """Return the lengths of the chosen rows."""
+        return self.offsets[chosen + 1] - self.offsets[chosen]
+
+    def joined(self, chosen: Ints, lengths: Ints | None = None) -> Ints:
+        """Return the chosen rows end to end, of each only its first ``lengths`` values if they are given."""
+        if lengths is None:
+            lengths = self.lengths(chosen)
+        ends = np.cumsum(lengths)
+        within = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
+        return self.values[np.repeat(self.offsets[chosen], lengths) + within]
+
     def rows(self, chosen: Sequence[int] | Ints) -> list[Ints]:
         """Return the chosen rows."""
         return [self[int(i)] for i in chosen]

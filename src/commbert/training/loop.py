@@ -1,36 +1,35 @@
 """The training loop: steps, validation, checkpoints, a clean stop."""
 
-import json
 import logging
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertForPreTraining
+from torch import Tensor
 
-from commbert.artifacts import atomic_folder, disk_full_named
+from commbert.artifacts import atomic_folder
 from commbert.errors import TrainingError
-from commbert.nn.collectives import same_on_all
+from commbert.nn.collectives import summed
+from commbert.nn.encoder import Bert
+from commbert.training.batches import Context, Prefetcher, StepBatch, prefetched, step_batch
 from commbert.training.checkpoints import CheckpointStore
-from commbert.training.optimization import (
-    make_optimizer,
-    rate_factor,
-    set_rate,
-    trainable_parameters,
-)
+from commbert.training.optimization import rate_factor, set_rate
 from commbert.training.progress import TrainingProgress
-from commbert.training.step import Context, StepResult, gradient_of_step
+from commbert.training.record import Record
+from commbert.training.step import add_gradient, weights_at
+from commbert.training.strategies import Replicated
 from commbert.training.validation import check_best_metric, validation_figures
 
 _log = logging.getLogger(__name__)
+_COLLAPSED_COSINE = 0.9
+_COLLAPSED_LOSS = 0.98
+"""Of ln B. Both marks together are collapse (measured); one alone is a start model or a hard batch."""
 
 
 @dataclass
@@ -42,6 +41,9 @@ class _State:
     best_value: float | None = None
     best_step: int | None = None
     validations_since_best: int = 0
+    plateau_factor: float = 1.0
+    validations_on_plateau: int = 0
+    collapsed_at_steps: list[int] = field(default_factory=list)
     metrics_bytes: int = 0
     resumed: list[int] = field(default_factory=list)
     stopped_early: bool = False
@@ -56,164 +58,237 @@ class Outcome:
     summary: dict[str, Any]
 
 
-def train(
-    model: BertForPreTraining,
-    context: Context,
-    store: CheckpointStore,
-    *,
-    checkpoint_every_s: float,
-    keep_checkpoints: int,
-    log_every_steps: int,
-) -> Outcome:
+@dataclass(frozen=True)
+class Rhythm:
+    """How often something happens beside the steps."""
+
+    checkpoint_every_s: float = 60.0
+    keep_checkpoints: int = 2
+    log_every_steps: int = 1
+    checksum_every_steps: int = 100
+
+
+def train(strategy: Replicated, context: Context, store: CheckpointStore, rhythm: Rhythm) -> Outcome:
     """Train to the end of the plan, from the newest checkpoint if there is one.
 
     On the first process ``store.metrics`` receives one JSON line per step and per validation, and ``store.best(step)``
     the weights with the best validation.
 
     Raises:
-        TrainingError: If loss or gradient is not finite; the last checkpoint is kept.
+        TrainingError: If loss or gradient is not finite, or the processes' weights differ; the last checkpoint is kept.
     """
     check_best_metric(context)
-    parameters = trainable_parameters(model, context.settings)
-    optimizer = make_optimizer(parameters, context.settings.optimizer)
-    state = _resume(context, store, parameters, optimizer)
-    is_first = context.processes.is_first
-    started = time.monotonic() - state.trained_s
-    saved_at = time.monotonic()
-    progress = TrainingProgress(context.plan.n_steps, state.step, is_shown=is_first)
-    metrics = _Metrics(store.metrics, state.metrics_bytes) if is_first else None
+    state = _resume(context, store, strategy)
+    progress = TrainingProgress(context.plan.n_steps, state.step, is_shown=context.processes.is_first)
+    record = Record(store.metrics if context.processes.is_first else None, state.metrics_bytes, progress)
     try:
-        with _stop_signals() as stop:
-            while state.step < context.plan.n_steps and not state.stopped_early:
-                row = _one_step(model, context, parameters, optimizer, state.step, time.monotonic() - started)
-                state.step += 1
-                if metrics and (state.step % log_every_steps == 0 or state.step == context.plan.n_steps):
-                    metrics.add(row)
-                progress.update(state.step, _figures(row))
-                if state.step % context.settings.validate_every_steps == 0 or state.step == context.plan.n_steps:
-                    found = _validate(model, context, state, store, parameters)
-                    if metrics:
-                        metrics.add({"event": "validation", "step": state.step, **found})
-                is_stopping = same_on_all(stop.requested, context.processes, context.device)
-                is_last = state.step == context.plan.n_steps or state.stopped_early
-                state.trained_s = time.monotonic() - started
-                # The last step is saved too: whoever comes back to these settings has the model without training.
-                if is_first and (is_stopping or is_last or time.monotonic() - saved_at > checkpoint_every_s):
-                    assert metrics is not None
-                    state.metrics_bytes = metrics.synced()
-                    store.save(parameters, optimizer, vars(state), keep=keep_checkpoints)
-                    saved_at = time.monotonic()
-                if is_stopping and not is_last:
-                    _log.warning("stopped after step %d as asked; start again to go on", state.step)
-                    return Outcome(False, _summary(context, state))
+        with _stop_signals() as stop, prefetched(context, is_even=strategy.is_even) as batches:
+            return _Loop(strategy, context, store, rhythm, state, record, stop).run(batches)
     finally:
+        record.close()
         progress.close()
-        if metrics:
-            metrics.close()
-    return Outcome(True, _summary(context, state))
 
 
-def load_best(store: CheckpointStore, model: BertForPreTraining, step: int) -> None:
+@dataclass
+class _Loop:
+    strategy: Replicated
+    context: Context
+    store: CheckpointStore
+    rhythm: Rhythm
+    state: _State
+    record: Record
+    stop: "_Stop"
+
+    def run(self, batches: Prefetcher) -> Outcome:
+        state, n_steps = self.state, self.context.plan.n_steps
+        started = time.monotonic() - state.trained_s
+        saved_at = time.monotonic()
+        # 1 from the first step on that was not finite: the optimizer leaves the weights alone without asking the host.
+        is_bad = torch.zeros((), device=self.context.device)
+        self.strategy.model.train()
+        self.record.begin(state.trained_s)
+        while state.step < n_steps and not state.stopped_early:
+            self._step(batches.get(state.step), is_bad)
+            state.step += 1
+            validates = state.step % self.context.settings.validate_every_steps == 0 or state.step == n_steps
+            if state.step % self.rhythm.checksum_every_steps == 0:
+                self._check_alike()
+            if not validates and state.step % self.rhythm.log_every_steps:
+                continue
+            # Only here does the host wait for the device, and the processes for each other's wishes.
+            self._flush(time.monotonic() - started)
+            if validates:
+                self._validate()
+                self.record.begin(time.monotonic() - started)
+            state.trained_s = time.monotonic() - started
+            is_stopping, is_saving = self._agreed(
+                self.stop.requested, time.monotonic() - saved_at > self.rhythm.checkpoint_every_s
+            )
+            is_last = state.step == n_steps or state.stopped_early
+            # The last step is saved too: whoever comes back to these settings has the model without training.
+            if is_stopping or is_saving or is_last:
+                self._save()
+                saved_at = time.monotonic()
+            if is_stopping and not is_last:
+                _log.warning("stopped after step %d as asked; start again to go on", state.step)
+                return Outcome(False, _summary(self.context, state))
+        return Outcome(True, _summary(self.context, state))
+
+    def _step(self, batch: StepBatch, is_bad: Tensor) -> None:
+        """Take a step and leave its figures on the device."""
+        strategy, settings, state = self.strategy, self.context.settings, self.state
+        factor = state.plateau_factor * rate_factor(batch.step, self.context.plan.n_steps, settings.optimizer)
+        set_rate(strategy.optimizer, factor)
+        strategy.optimizer.zero_grad(set_to_none=True)
+        temperature = strategy.temperature.value()
+        losses = add_gradient(strategy.model, self.context, batch, temperature)
+        own_norm = strategy.sum_gradients()
+        # One column per process, so that a bad one is known by its number.
+        shares = losses.mlm.new_zeros(3, self.context.processes.world_size)
+        shares[:, self.context.processes.rank] = torch.stack([losses.mlm, losses.contrastive, own_norm.to(losses.mlm)])
+        shares = summed(shares, self.context.processes)
+        norm = strategy.clip(settings.optimizer.max_gradient_norm)
+        is_bad.logical_or_(~torch.isfinite(norm + shares.sum()))
+        strategy.step(is_bad)
+        now = temperature.detach() if isinstance(temperature, Tensor) else shares.new_tensor(temperature)
+        row = {
+            "event": "step",
+            "step": batch.step + 1,
+            "learning_rate": settings.optimizer.learning_rate * factor,
+            "tokens": batch.n_tokens,
+            "hidden_tokens": batch.n_hidden_tokens,
+            "pair_terms": batch.n_terms,
+            "words": batch.n_words,
+            "negatives_per_anchor": batch.negatives_per_anchor,
+            "masked_out_pct": batch.masked_out_pct,
+        }
+        self.record.step(row, torch.cat([shares.flatten(), torch.stack([norm, now]).to(shares)]))
+
+    def _flush(self, elapsed_s: float) -> None:
+        """Read the figures of the steps since the last time, check them, and write them."""
+        for row, figures in self.record.read(elapsed_s):
+            *shares, norm, temperature = figures
+            if not all(math.isfinite(f) for f in (*shares, norm)):
+                raise TrainingError(self._not_finite(row["step"], shares, norm))
+            n = self.context.processes.world_size
+            mlm_weight, pair_weight = weights_at(
+                self.context.settings.objectives, row["step"] - 1, self.context.plan.n_steps
+            )
+            mlm = sum(shares[:n]) / row["hidden_tokens"] if row["hidden_tokens"] else None
+            pairs = sum(shares[n : 2 * n]) / row["pair_terms"] if row["pair_terms"] else None
+            row |= {
+                "loss": mlm_weight * (mlm or 0.0) + pair_weight * (pairs or 0.0),
+                "mlm_loss": mlm,
+                "contrastive_loss": pairs,
+                "mlm_weight": mlm_weight,
+                "temperature": temperature,
+                "gradient_norm": norm,
+            }
+            self.record.write(row)
+
+    def _not_finite(self, step: int, shares: list[float], norm: float) -> str:
+        n = self.context.processes.world_size
+        ranks = [r for r in range(n) if not all(math.isfinite(share) for share in shares[r::n])]
+        who = replace(self.context.processes, rank=ranks[0] if ranks else 0)
+        rows = step_batch(replace(self.context, processes=who), step - 1).window_rows
+        _, pairs = self.context.plan.pairs.batch(step - 1)
+        return (
+            f"step {step}: loss or gradient not finite in process {', '.join(map(str, ranks)) or 'unknown'} "
+            f"(gradient norm {norm}); stopped before the weights changed. Its windows {rows[:8].tolist()}..., "
+            f"the step's pairs {pairs[:8].tolist()}... (rows of the tables). Lower training.optimizer.learning_rate; "
+            "the last checkpoint is kept."
+        )
+
+    def _check_alike(self) -> None:
+        names = self.strategy.differing()
+        if names:
+            raise TrainingError(
+                f"step {self.state.step}: expected the same weights in all processes, found differing "
+                f"{', '.join(names[:3])} ({len(names)} in all). A device or the network corrupts data; "
+                "the last checkpoint is kept."
+            )
+
+    def _agreed(self, *wishes: bool) -> list[bool]:
+        """Return for each wish whether any process has it, alike on all."""
+        flags = torch.tensor([float(w) for w in wishes], device=self.context.device)
+        return [f > 0 for f in summed(flags, self.context.processes).tolist()]
+
+    def _save(self) -> None:
+        self.state.metrics_bytes = self.record.synced()
+        weights, moments = self.strategy.weights(), self.strategy.moments()
+        if self.context.processes.is_first:
+            self.store.save(weights, moments, vars(self.state), keep=self.rhythm.keep_checkpoints)
+
+    def _validate(self) -> None:
+        """Measure on validation rows, alike on every process, and keep the weights if they are the best so far."""
+        state, settings = self.state, self.context.settings
+        found = validation_figures(self.strategy.model, self.context)
+        self.record.write({"event": "validation", "step": state.step, **found})
+        value = found[settings.best_metric]
+        if value is None:
+            raise TrainingError(f"training.best_metric {settings.best_metric}: not measured.")
+        # The first process's figure counts for all: were one to stop by its own rounding, the others would wait.
+        mine = torch.tensor(value if self.context.processes.is_first else 0.0, device=self.context.device)
+        value = summed(mine, self.context.processes).item()
+        self._look_for_collapse(found)
+        sign = -1 if settings.best_metric == "mlm_loss" else 1
+        if state.best_value is None or sign * (value - state.best_value) > settings.min_gain:
+            state.best_value, state.best_step = value, state.step
+            state.validations_since_best = state.validations_on_plateau = 0
+            self._keep_best({"step": state.step, settings.best_metric: value})
+            return
+        state.validations_since_best += 1
+        state.validations_on_plateau += 1
+        state.stopped_early = state.validations_since_best >= (settings.patience or math.inf)
+        is_plateau = state.validations_on_plateau >= settings.optimizer.plateau_patience
+        if settings.optimizer.schedule == "plateau" and is_plateau:
+            state.plateau_factor *= settings.optimizer.plateau_factor
+            state.validations_on_plateau = 0
+            _log.info("step %d: no gain, the learning rate is now %g of its peak", state.step, state.plateau_factor)
+
+    def _keep_best(self, about: dict[str, Any]) -> None:
+        weights = self.strategy.weights()
+        if self.context.processes.is_first:
+            with atomic_folder(self.store.best(self.state.step), about=about) as tmp:
+                save_file(weights, str(tmp / "model.safetensors"))
+
+    def _look_for_collapse(self, found: dict[str, float | None]) -> None:
+        """Say so when all words have become one vector: then the pair loss is ln B and any cosine is near 1."""
+        row, cosine = self.record.last, found.get("mean_negative_cosine")
+        loss, negatives = row.get("contrastive_loss"), row.get("negatives_per_anchor")
+        if cosine is None or loss is None or not negatives:
+            return
+        if cosine > _COLLAPSED_COSINE and loss > _COLLAPSED_LOSS * math.log1p(negatives):
+            self.state.collapsed_at_steps.append(self.state.step)
+            _log.warning(
+                "step %d: the word vectors have collapsed: unrelated words have cosine %.3f, the pair loss %.3f is "
+                "that of guessing. Lower training.optimizer.learning_rate or raise training.contrastive.temperature.",
+                *(self.state.step, cosine, loss),
+            )
+
+
+def load_best(store: CheckpointStore, model: Bert, step: int) -> None:
     """Put the weights that were best, at ``step``, into the model."""
+    stored = load_file(str(store.best(step) / "model.safetensors"))
     with torch.no_grad():
-        own = dict(model.named_parameters())
-        for name, value in load_file(str(store.best(step) / "model.safetensors")).items():
-            own[name].copy_(value)
+        for name, own in model.named_parameters():
+            if name in stored:
+                own.copy_(stored[name])
 
 
-def _resume(
-    context: Context,
-    store: CheckpointStore,
-    parameters: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-) -> _State:
+def _resume(context: Context, store: CheckpointStore, strategy: Replicated) -> _State:
     checkpoint, skipped = store.newest()
     for reason in skipped:
         _log.warning("a damaged checkpoint is passed over: %s", reason)
     if checkpoint is None:
         return _State()
-    store.restore(checkpoint, parameters, optimizer)
+    weights, moments = store.tensors(checkpoint, {n: p.shape for n, p in strategy.parameters.items()})
+    strategy.restore(weights, moments)
     state = _State(**checkpoint.state)
     state.resumed = [*state.resumed, state.step]
     if context.processes.is_first:
         _log.info("going on from step %d of %d", state.step, context.plan.n_steps)
     return state
-
-
-def _one_step(
-    model: BertForPreTraining,
-    context: Context,
-    parameters: dict[str, torch.nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    elapsed_s: float,
-) -> dict[str, Any]:
-    settings = context.settings.optimizer
-    began = time.monotonic()
-    model.train()
-    factor = rate_factor(step, context.plan.n_steps, settings.warmup_fraction)
-    set_rate(optimizer, factor)
-    optimizer.zero_grad(set_to_none=True)
-    result = gradient_of_step(model, context, step)
-    norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), settings.max_gradient_norm).item()
-    _check_finite(result, norm, context, step)
-    optimizer.step()
-    step_s = time.monotonic() - began
-    return {
-        "event": "step",
-        "step": step + 1,
-        "elapsed_s": round(elapsed_s + step_s, 3),
-        "step_s": round(step_s, 4),
-        "loss": result.loss,
-        "mlm_loss": result.mlm_loss,
-        "contrastive_loss": result.contrastive_loss,
-        "learning_rate": settings.learning_rate * factor,
-        "gradient_norm": norm,
-        "tokens": result.n_tokens,
-        "tokens_per_s": round(result.n_tokens / step_s, 1),
-        "padding_pct": round(100 * (1 - result.n_tokens / max(result.n_padded_tokens, 1)), 2),
-        "hidden_tokens": result.n_hidden_tokens,
-        "words": result.n_words,
-        "negatives_per_anchor": result.negatives_per_anchor,
-        "masked_out_pct": result.masked_out_pct,
-    }
-
-
-def _check_finite(result: StepResult, norm: float, context: Context, step: int) -> None:
-    if math.isfinite(result.loss) and math.isfinite(norm):
-        return
-    _, windows = context.plan.windows.batch(step)
-    _, pairs = context.plan.pairs.batch(step)
-    raise TrainingError(
-        f"step {step + 1}: loss {result.loss}, gradient norm {norm}: not finite, stopped before the weights changed. "
-        f"Windows {windows[:8].tolist()}..., pairs {pairs[:8].tolist()}.... Lower training.optimizer.learning_rate; "
-        "the last checkpoint is kept."
-    )
-
-
-def _validate(
-    model: BertForPreTraining,
-    context: Context,
-    state: _State,
-    store: CheckpointStore,
-    parameters: dict[str, torch.nn.Parameter],
-) -> dict[str, Any]:
-    """Measure on validation rows, alike on every process, and keep the weights if they are the best so far."""
-    found = validation_figures(model, context)
-    metric = context.settings.best_metric
-    value = found[metric]
-    if value is None:
-        raise TrainingError(f"training.best_metric {metric}: not measured.")
-    better = -value if metric == "mlm_loss" else value
-    if state.best_value is None or better > state.best_value:
-        state.best_value, state.best_step, state.validations_since_best = better, state.step, 0
-        if context.processes.is_first:
-            with atomic_folder(store.best(state.step), about={"step": state.step, metric: value}) as tmp:
-                save_file({n: p.detach().contiguous() for n, p in parameters.items()}, str(tmp / "model.safetensors"))
-    else:
-        state.validations_since_best += 1
-        state.stopped_early = state.validations_since_best >= (context.settings.patience or math.inf)
-    return found
 
 
 def _summary(context: Context, state: _State) -> dict[str, Any]:
@@ -222,46 +297,13 @@ def _summary(context: Context, state: _State) -> dict[str, Any]:
         "planned_steps": context.plan.n_steps,
         "best_step": state.best_step,
         "stopped_early": state.stopped_early,
+        "collapsed_at_steps": state.collapsed_at_steps,
         "resumed_at_steps": state.resumed,
         "trained_s": state.trained_s,
         "world_size": context.processes.world_size,
         "device": str(context.device),
         **context.plan.coverage(),
     }
-
-
-def _figures(row: dict[str, Any]) -> str:
-    parts = [f"loss {row['loss']:.3f}"]
-    parts += [
-        f"{name} {row[key]:.3f}" for name, key in (("mlm", "mlm_loss"), ("pairs", "contrastive_loss")) if row[key]
-    ]
-    return ", ".join([*parts, f"{row['tokens_per_s']:,.0f} tokens/s"])
-
-
-class _Metrics:
-    """A JSONL file; rows after the checkpoint that training resumes from are cut off."""
-
-    def __init__(self, path: Path, n_bytes: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        self._path = path
-        # Unbuffered: each row is there for a reader at once, and nothing is left over to fail at the end.
-        self._file = path.open("r+b", buffering=0)
-        self._file.truncate(n_bytes)
-        self._file.seek(n_bytes)
-
-    def add(self, row: dict[str, Any]) -> None:
-        with disk_full_named(self._path):
-            self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-
-    def synced(self) -> int:
-        """Write through to the disk and return the length."""
-        with disk_full_named(self._path):
-            os.fsync(self._file.fileno())
-        return self._file.tell()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class _Stop:

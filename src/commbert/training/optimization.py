@@ -1,56 +1,96 @@
-"""AdamW with decay groups, and the learning-rate schedule."""
+"""AdamW with decay groups, the learning-rate schedules, and the learnt temperature."""
+
+import math
 
 import torch
-from transformers import BertForPreTraining
+from torch import Tensor, nn
 
-from commbert.settings.training import Optimizer, TrainingSettings
+from commbert.nn.encoder import Bert
+from commbert.settings.training import Contrastive, Optimizer, TrainingSettings
 
-_HEAD = "cls.predictions.transform."
-_NEVER = ("bert.pooler.", "cls.seq_relationship.")
+_HEAD = ("mlm_dense.", "mlm_norm.")
+_NEVER = ("pooler.", "nsp.")
 """No objective reads these: without this, weight decay would shrink what the base model brought."""
+LOG_TEMPERATURE = "log_temperature"
 
 
-def trainable_parameters(model: BertForPreTraining, settings: TrainingSettings) -> dict[str, torch.nn.Parameter]:
+class Temperature:
+    """The temperature of the pair loss, fixed or learnt.
+
+    Learnt is its logarithm, as in CLIP (Radford et al. 2021, arXiv:2103.00020, section 2.5), and it is put back within
+    its bounds after every step.
+    """
+
+    def __init__(self, settings: Contrastive, device: torch.device) -> None:
+        self._settings = settings
+        self.parameter: nn.Parameter | None = None
+        if settings.temperature_learning_rate is not None:
+            start = torch.tensor(math.log(settings.temperature), dtype=torch.float32, device=device)
+            self.parameter = nn.Parameter(start)
+
+    def value(self) -> Tensor | float:
+        """Return the temperature, with gradient if it is learnt."""
+        return self._settings.temperature if self.parameter is None else self.parameter.exp()
+
+    def clamp(self) -> None:
+        """Put it back within its bounds."""
+        if self.parameter is not None:
+            low, high = math.log(self._settings.temperature_min), math.log(self._settings.temperature_max)
+            self.parameter.data.clamp_(low, high)
+
+
+def trainable_parameters(model: Bert, settings: TrainingSettings) -> dict[str, nn.Parameter]:
     """Freeze what the objectives do not train and return the rest by name, in the model's order.
 
-    Decoder weight and bias are tied and appear once, under the embeddings and ``cls.predictions.bias``.
+    The decoder is the word embeddings and appears once, under their name.
     """
-    chosen: dict[str, torch.nn.Parameter] = {}
+    chosen: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
-        is_head = name.startswith("cls.predictions.")
-        used = not name.startswith(_NEVER) and (settings.objectives.mlm > 0 or not is_head)
+        is_head = name.startswith("mlm_")
+        used = not name.startswith(_NEVER) and (settings.objectives.has_mlm or not is_head)
         parameter.requires_grad_(used and (settings.trainable == "all" or is_head))
         if parameter.requires_grad:
             chosen[name] = parameter
     return chosen
 
 
-def make_optimizer(parameters: dict[str, torch.nn.Parameter], settings: Optimizer) -> torch.optim.AdamW:
-    """Return AdamW: decay for matrices only; the MLM head's own parameters may have their own rate.
+def parameter_groups(parameters: dict[str, nn.Parameter], settings: TrainingSettings) -> list[dict[str, object]]:
+    """Return AdamW's groups: decay for matrices only; the MLM head and the temperature may have their own rate.
 
     Each group carries its peak rate under ``peak``.
-    Reference: Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2.
     """
-    head_rate = settings.head_learning_rate or settings.learning_rate
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    optimizer, temperature_rate = settings.optimizer, settings.contrastive.temperature_learning_rate
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
-        rate = head_rate if name.startswith(_HEAD) else settings.learning_rate
-        decay = settings.weight_decay if parameter.ndim >= 2 else 0.0
+        rate = optimizer.learning_rate
+        if name.startswith(_HEAD):
+            rate = optimizer.head_learning_rate or rate
+        if name == LOG_TEMPERATURE:
+            rate = temperature_rate or rate
+        decay = optimizer.weight_decay if parameter.ndim >= 2 else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": ps, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()],
-        betas=(settings.beta1, settings.beta2),
-        eps=settings.epsilon,
-        fused=True,
-    )
+    return [{"params": ps, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
 
 
-def rate_factor(step: int, n_steps: int, warmup_fraction: float) -> float:
-    """Return what the peak rate is multiplied by at a step (from 0): linear warm-up from above 0, then linear to 0."""
-    n_warmup = round(warmup_fraction * n_steps)
+def adamw_options(settings: Optimizer) -> dict[str, object]:
+    """Return AdamW's options (Loshchilov and Hutter 2019, arXiv:1711.05101, algorithm 2)."""
+    return {"betas": (settings.beta1, settings.beta2), "eps": settings.epsilon, "fused": True}
+
+
+def rate_factor(step: int, n_steps: int, settings: Optimizer) -> float:
+    """Return what the peak rate is multiplied by at a step, counted from 0.
+
+    Linear warm-up from above 0; then linear or along half a cosine to 0, or constant (a plateau's factor comes on top).
+    """
+    n_warmup = round(settings.warmup_fraction * n_steps)
     if step < n_warmup:
         return (step + 1) / n_warmup
-    return (n_steps - step) / max(1, n_steps - n_warmup)
+    left = (n_steps - step) / max(1, n_steps - n_warmup)
+    if settings.schedule == "linear":
+        return left
+    if settings.schedule == "cosine":
+        return 0.5 * (1.0 - math.cos(math.pi * left))
+    return 1.0
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -52,6 +52,8 @@ class Plan:
     windows: Stream
     pairs: Stream
     n_steps: int
+    n_parts: int
+    """Least number of micro-batches of a step."""
 
     def coverage(self) -> dict[str, float]:
         """Return how many times each stream is read: no stream is cut to the shorter one."""
@@ -71,11 +73,30 @@ def make_plan(settings: TrainingSettings, *, n_windows: int, n_pairs: int, world
         world_size: Processes; matters only with ``batch_per_process``.
     """
     factor = world_size if settings.batch_per_process else 1
-    n_windows = n_windows if settings.objectives.mlm > 0 else 0
-    n_pairs = n_pairs if settings.objectives.contrastive > 0 else 0
+    n_windows = n_windows if settings.objectives.has_mlm else 0
+    n_pairs = n_pairs if settings.objectives.has_contrastive else 0
     windows = Stream("windows", n_windows, settings.batch_windows * factor, settings.seed)
     pairs = Stream("pairs", n_pairs, settings.batch_pairs * factor, settings.seed)
     lengths = {"windows": windows.steps_per_epoch, "pairs": pairs.steps_per_epoch}
     lengths["longer"] = max(lengths.values())
     n_steps = settings.epochs * (lengths[settings.epoch] or lengths["longer"])
-    return Plan(windows, pairs, min(n_steps, settings.max_steps or n_steps))
+    return Plan(windows, pairs, min(n_steps, settings.max_steps or n_steps), settings.micro_batches * factor)
+
+
+def cut(lengths: Ints, *, n_parts: int, most_tokens: int) -> Ints:
+    """Cut sequences into parts of about as many tokens, each a run of neighbours.
+
+    Args:
+        lengths: [n] tokens of each sequence.
+        n_parts: Least number of parts; some are empty if there are fewer sequences.
+        most_tokens: Tokens of a part at most, but for the last sequence of it.
+
+    Returns:
+        [parts + 1] edges: part i holds the sequences from edge i to edge i + 1.
+    """
+    total = int(lengths.sum())
+    n = max(n_parts, math.ceil(total / most_tokens))
+    # A sequence belongs to the part in which its middle lies.
+    middle = np.cumsum(lengths) - lengths / 2
+    part = np.minimum((middle * n / max(total, 1)).astype(np.int64), n - 1)
+    return np.searchsorted(part, np.arange(n + 1))

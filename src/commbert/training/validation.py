@@ -1,12 +1,12 @@
 """What is measured while training runs, on rows of the validation split."""
 
 import numpy as np
-from transformers import BertForPreTraining
 
 from commbert.errors import TrainingError
+from commbert.nn.encoder import Bert
 from commbert.nn.measures import auc, cosines, mlm_scores
 from commbert.nn.model import text_vectors
-from commbert.training.step import Context
+from commbert.training.batches import Context
 
 
 def check_best_metric(context: Context) -> None:
@@ -23,7 +23,7 @@ def check_best_metric(context: Context) -> None:
         )
 
 
-def validation_figures(model: BertForPreTraining, context: Context) -> dict[str, float | None]:
+def validation_figures(model: Bert, context: Context) -> dict[str, float | None]:
     """Return the hard pair metric, the MLM figures and the mean cosine of unrelated words."""
     data = context.data
     found: dict[str, float | None] = {"auc_frequency_matched": None, "mlm_loss": None, "mlm_top1": None}

@@ -1,0 +1,322 @@
+"""What a step reads: masked windows, the words of its pairs, cut into packed micro-batches; nothing of it on a device.
+
+All of it is a function of (settings, data, step): every process makes the same plan and packs its own parts of it.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from commbert.known import contains, pair_keys
+from commbert.nn import counters
+from commbert.nn.collectives import Processes
+from commbert.nn.encoder import Reading
+from commbert.nn.masking import MaskedTokens, mask_tokens
+from commbert.nn.measures import packed_places
+from commbert.nn.packing import Packed, Run, SpecialIds, on_tensors, pack, runs_of
+from commbert.settings.training import TrainingSettings
+from commbert.training.data import TrainingData
+from commbert.training.plan import Plan, cut
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Context:
+    """What stays the same over all steps."""
+
+    settings: TrainingSettings
+    data: TrainingData
+    plan: Plan
+    specials: SpecialIds
+    regular_ids: Ints
+    pooling: str
+    most_positions: int
+    """Tokens that the model takes at most; longer words are cut."""
+    processes: Processes
+    device: torch.device
+    autocast: AbstractContextManager[None]
+
+
+@dataclass(frozen=True)
+class WordBatch:
+    """The words of a step's pairs, each once."""
+
+    words: Ints
+    """Word ids, from many tokens to few."""
+    anchor: Ints
+    """[n_pairs] rows in ``words``."""
+    positive: Ints
+    candidate: Ints
+    """Rows in ``words`` of positives and explicit negatives (of anchors too if symmetric), each once."""
+    target: Ints
+    """[n_pairs] place of the positive in ``candidate``."""
+    allowed: NDArray[np.bool_]
+    """[n_pairs, n_candidates] may be a negative of the anchor."""
+    allowed_back: NDArray[np.bool_] | None
+    """[n_pairs, n_candidates] may be a negative of the positive; None unless symmetric."""
+    n_masked_out: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch of this process."""
+
+    number: int
+    """Among all parts of the step, whoever computes them."""
+    packed: Packed
+    reading: Reading
+    word_runs: tuple[Run, ...]
+    """Where the words' tokens lie among the hidden states that are read."""
+    is_held: bool
+    """Its graph is kept until all words of the step are encoded, here and in the other processes."""
+    is_empty: bool = False
+    """Takes part without contributing, so that all processes compute as many parts."""
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The terms of the pair loss that this process computes: its share of the step's pairs."""
+
+    order: Tensor
+    """[n_words] where each word of the step lies when all are gathered rank after rank."""
+    anchor: Tensor
+    """[n_own] rows in the words."""
+    positive: Tensor
+    candidate: Tensor
+    """[n_candidates] rows in the words."""
+    target: Tensor
+    """[n_own] place of the positive in ``candidate``."""
+    allowed: Tensor
+    """[n_own, n_candidates] may be a negative of the anchor."""
+    target_back: Tensor | None
+    """The same for finding the anchor from its positive; None unless symmetric."""
+    allowed_back: Tensor | None
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """A step as one process sees it; the counts are those of the whole step."""
+
+    step: int
+    parts: tuple[Part, ...]
+    """This process's own."""
+    contrast: Contrast | None
+    """None without pairs."""
+    words_of_ranks: tuple[int, ...]
+    """Number of words that each process encodes."""
+    n_terms: int
+    """Terms of the pair loss."""
+    n_hidden_tokens: int
+    n_tokens: int
+    """Tokens that go through the encoder."""
+    n_words: int
+    negatives_per_anchor: float | None
+    masked_out_pct: float | None
+    """Share of would-be negatives that were left out because they are known positives."""
+    window_rows: Ints
+    """Rows of the windows that this process computes."""
+
+
+def masked_windows(context: Context, step: int) -> tuple[Ints, MaskedTokens, Ints]:
+    """Return the rows of the step's windows sorted from long to short, their masked tokens, and their lengths."""
+    epoch, rows = context.plan.windows.batch(step)
+    lengths = context.data.windows.lengths(rows)
+    order = np.lexsort((rows, epoch, -lengths))
+    epoch, rows, lengths = epoch[order], rows[order], lengths[order]
+    masking = context.settings.masking
+    masked = mask_tokens(
+        context.data.windows.joined(rows),
+        lengths,
+        (epoch.astype(np.uint64) << np.uint64(40)) + rows.astype(np.uint64),
+        stream=counters.key(context.settings.seed, "mask"),
+        rate=masking.rate,
+        mask_share=masking.mask,
+        random_share=masking.random,
+        mask_id=context.specials.mask,
+        regular_ids=context.regular_ids,
+    )
+    return rows, masked, lengths
+
+
+def step_words(context: Context, step: int) -> WordBatch | None:
+    """Return the words of a step's pairs, and who may be whose negative; None without pairs."""
+    _, rows = context.plan.pairs.batch(step)
+    if not len(rows):
+        return None
+    pairs, words = context.data.pairs, context.data.words
+    anchor, positive = pairs.anchor[rows], pairs.positive[rows]
+    negative = pairs.negatives.joined(rows)
+    chosen = np.unique(np.concatenate([anchor, positive, negative]))
+    chosen = chosen[np.lexsort((chosen, -words.lengths(chosen)))]
+    place = np.empty(len(words), np.int64)
+    place[chosen] = np.arange(len(chosen))
+    symmetric = context.settings.contrastive.symmetric
+    candidate = np.unique(place[np.concatenate([positive, negative, anchor] if symmetric else [positive, negative])])
+    allowed, n_masked_out = _allowed(context, anchor, positive, chosen[candidate])
+    return WordBatch(
+        words=chosen,
+        anchor=place[anchor],
+        positive=place[positive],
+        candidate=candidate,
+        target=np.searchsorted(candidate, place[positive]),
+        allowed=allowed,
+        allowed_back=_allowed(context, positive, anchor, chosen[candidate])[0] if symmetric else None,
+        n_masked_out=n_masked_out,
+    )
+
+
+def _allowed(context: Context, anchor: Ints, positive: Ints, candidate: Ints) -> tuple[NDArray[np.bool_], int]:
+    same = (anchor[:, None] == candidate) | (positive[:, None] == candidate)
+    if not context.settings.contrastive.mask_known_positives:
+        return ~same, 0
+    known = contains(context.data.known, pair_keys(anchor[:, None], candidate[None, :]))
+    return ~(same | known), int((known & ~same).sum())
+
+
+def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBatch:
+    """Return what this process computes in a step.
+
+    Args:
+        context: What stays the same.
+        step: Counted from 0.
+        is_even: Give every process as many parts, empty ones if need be (sharded weights demand it).
+    """
+    settings, processes = context.settings, context.processes
+    rows, masked, lengths = masked_windows(context, step)
+    words = step_words(context, step)
+    word_ids = words.words if words else np.empty(0, np.int64)
+    word_lengths = np.minimum(context.data.words.lengths(word_ids), context.most_positions - 2)
+    all_lengths = np.concatenate([lengths, word_lengths]) + 2
+    edges = cut(all_lengths, n_parts=context.plan.n_parts, most_tokens=settings.micro_batch_tokens)
+    n_windows, world_size = len(rows), processes.world_size
+    word_edges = np.clip(edges - n_windows, 0, None)
+    # Held are whole rounds of parts, so that all processes do the same at the same time.
+    with_words = np.flatnonzero(np.diff(word_edges))
+    first_held = with_words[0] // world_size * world_size if len(with_words) else len(edges)
+    maker = _PartMaker(context, masked, lengths, word_ids, word_lengths)
+    own = range(processes.rank, len(edges) - 1, world_size)
+    parts = [maker.part(p, edges[p], edges[p + 1], is_held=p >= first_held) for p in own]
+    if is_even:
+        n_rounds = -(-(len(edges) - 1) // world_size)
+        parts = [p or maker.empty(i, is_held=i >= first_held) for p, i in zip(parts, own, strict=True)]
+        parts += [maker.empty(len(edges), is_held=True)] * (n_rounds - len(parts))
+    window_edges = np.clip(edges, None, n_windows)
+    words_of_ranks, order = _gathered(word_edges, world_size)
+    n_possible = words.allowed.size - len(words.anchor) if words else 0
+    return StepBatch(
+        step=step,
+        parts=tuple(p for p in parts if p),
+        contrast=_contrast(words, order, processes) if words else None,
+        words_of_ranks=words_of_ranks,
+        n_terms=0 if words is None else len(words.anchor) * (2 if settings.contrastive.symmetric else 1),
+        n_hidden_tokens=len(masked.positions),
+        n_tokens=int(all_lengths.sum()),
+        n_words=len(word_ids),
+        negatives_per_anchor=float(words.allowed.sum()) / len(words.anchor) if words else None,
+        masked_out_pct=100.0 * words.n_masked_out / n_possible if words and n_possible else None,
+        window_rows=np.concatenate([rows[:0], *(rows[window_edges[p] : window_edges[p + 1]] for p in own)]),
+    )
+
+
+def _gathered(edges: Ints, world_size: int) -> tuple[tuple[int, ...], Ints]:
+    """Return how many words each process encodes, and where each word lies when they are gathered."""
+    of_rank = [range(rank, len(edges) - 1, world_size) for rank in range(world_size)]
+    order = np.concatenate([np.arange(edges[p], edges[p + 1]) for own in of_rank for p in own])
+    return tuple(sum(int(edges[p + 1] - edges[p]) for p in own) for own in of_rank), np.argsort(order)
+
+
+def _contrast(words: WordBatch, order: Ints, processes: Processes) -> Contrast:
+    own = slice(processes.rank, None, processes.world_size)
+    back = words.allowed_back
+    return Contrast(
+        order=torch.from_numpy(order),
+        anchor=torch.from_numpy(words.anchor[own]),
+        positive=torch.from_numpy(words.positive[own]),
+        candidate=torch.from_numpy(words.candidate),
+        target=torch.from_numpy(words.target[own]),
+        allowed=torch.from_numpy(words.allowed[own]),
+        target_back=None if back is None else torch.from_numpy(np.searchsorted(words.candidate, words.anchor[own])),
+        allowed_back=None if back is None else torch.from_numpy(back[own]),
+    )
+
+
+@dataclass(frozen=True)
+class _PartMaker:
+    context: Context
+    masked: MaskedTokens
+    lengths: Ints
+    """Of the windows, without [CLS] and [SEP]."""
+    word_ids: Ints
+    word_lengths: Ints
+
+    def part(self, number: int, start: int, stop: int, *, is_held: bool) -> Part | None:
+        """Pack the sequences from start to stop: windows first, then words; None if there is none."""
+        if start == stop:
+            return None
+        n_windows = len(self.lengths)
+        windows, words = slice(start, min(stop, n_windows)), slice(max(start - n_windows, 0), max(stop - n_windows, 0))
+        lengths, word_lengths = self.lengths[windows], self.word_lengths[words]
+        ends = np.concatenate([[0], np.cumsum(self.lengths)])
+        tokens = slice(ends[min(start, n_windows)], ends[min(stop, n_windows)])
+        word_tokens = self.context.data.words.joined(self.word_ids[words], word_lengths)
+        hidden = slice(*np.searchsorted(self.masked.positions, [tokens.start, tokens.stop]))
+        places, _ = packed_places(lengths, self.masked.positions[hidden] - tokens.start)
+        first_word = int((lengths + 2).sum())
+        full = word_lengths + 2
+        if self.context.pooling == "cls":
+            read, runs = first_word + np.cumsum(full) - full, runs_of(np.ones_like(full))
+        else:
+            read, runs = first_word + np.arange(full.sum()), runs_of(full)
+        values = np.concatenate([self.masked.input_ids[tokens], word_tokens])
+        return Part(
+            number=number,
+            packed=pack(values, np.concatenate([lengths, word_lengths]), self.context.specials),
+            reading=Reading(
+                torch.from_numpy(np.concatenate([places, read])), torch.from_numpy(self.masked.labels[hidden])
+            ),
+            word_runs=runs,
+            is_held=is_held,
+        )
+
+    def empty(self, number: int, *, is_held: bool) -> Part:
+        """Return a part of one empty sequence, of which nothing is read but its first token, for nobody."""
+        nothing = np.empty(0, np.int64)
+        packed = pack(nothing, np.zeros(1, np.int64), self.context.specials)
+        labels = torch.zeros(1, dtype=torch.int64)
+        reading = Reading(torch.zeros(1, dtype=torch.int64), labels)
+        return Part(number, packed, reading, (), is_held, is_empty=True)
+
+
+@contextmanager
+def prefetched(context: Context, *, is_even: bool) -> Iterator["Prefetcher"]:
+    """Make the batch of the next step while the device computes this one."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
+        yield Prefetcher(context, pool, is_even)
+
+
+class Prefetcher:
+    """Batches of one step after another."""
+
+    def __init__(self, context: Context, pool: ThreadPoolExecutor, is_even: bool) -> None:
+        self._context, self._pool, self._is_even = context, pool, is_even
+        self._next: dict[int, Future[StepBatch]] = {}
+
+    def get(self, step: int) -> StepBatch:
+        """Return the step's batch on the device, and begin with the next one."""
+        pending = self._next.pop(step, None) or self._pool.submit(self._make, step)
+        if step + 1 < self._context.plan.n_steps:
+            self._next = {step + 1: self._pool.submit(self._make, step + 1)}
+        device = self._context.device
+        return on_tensors(pending.result(), lambda t: t.to(device, non_blocking=True))
+
+    def _make(self, step: int) -> StepBatch:
+        batch = step_batch(self._context, step, is_even=self._is_even)
+        # A GPU fetches from pinned memory while it computes.
+        return on_tensors(batch, Tensor.pin_memory) if self._context.device.type == "cuda" else batch

@@ -1,0 +1,90 @@
+"""The record of a training: one JSON line per step and per validation, and what the user sees of it.
+
+Figures of a step stay on the device until the host has a reason to wait for it.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from commbert.artifacts import disk_full_named
+from commbert.training.progress import TrainingProgress
+
+
+class Record:
+    """A JSONL file on the first process, nothing elsewhere; the bar on both."""
+
+    def __init__(self, path: Path | None, n_bytes: int, progress: TrainingProgress) -> None:
+        """Go on after ``n_bytes``: rows after the checkpoint that training resumes from are cut off."""
+        self._path, self._progress = path, progress
+        self._file: BinaryIO | None = None
+        self._pending: list[tuple[dict[str, Any], Tensor]] = []
+        self._since_s = 0.0
+        self.last: dict[str, Any] = {}
+        """The last step that was written."""
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            # Unbuffered: each row is there for a reader at once, and nothing is left over to fail at the end.
+            self._file = path.open("r+b", buffering=0)
+            self._file.truncate(n_bytes)
+            self._file.seek(n_bytes)
+
+    def begin(self, elapsed_s: float) -> None:
+        """Say when the next step begins: what came before is none of its time."""
+        self._since_s = elapsed_s
+
+    def step(self, row: dict[str, Any], figures: Tensor) -> None:
+        """Keep a step's row, and its figures where they are."""
+        self._pending.append((row, figures))
+
+    def read(self, elapsed_s: float) -> list[tuple[dict[str, Any], list[float]]]:
+        """Wait for the device; return the rows since the last time, with their times, and their figures."""
+        if not self._pending:
+            return []
+        figures: list[list[float]] = torch.stack([f for _, f in self._pending]).tolist()
+        step_s = (elapsed_s - self._since_s) / len(self._pending)
+        rows = []
+        for i, (row, _) in enumerate(self._pending, start=1):
+            times = {
+                "elapsed_s": round(self._since_s + i * step_s, 3),
+                "step_s": round(step_s, 5),
+                "tokens_per_s": round(row["tokens"] / max(step_s, 1e-9), 1),
+            }
+            rows.append({**row, **times})
+        self._pending, self._since_s = [], elapsed_s
+        return list(zip(rows, figures, strict=True))
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Write a row."""
+        if row["event"] == "step":
+            self.last = row
+            self._progress.update(row["step"], _figures(row))
+        if self._file is not None and self._path is not None:
+            with disk_full_named(self._path):
+                self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+
+    def synced(self) -> int:
+        """Write through to the disk and return the length."""
+        if self._file is None or self._path is None:
+            return 0
+        with disk_full_named(self._path):
+            os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _figures(row: dict[str, Any]) -> str:
+    parts = [f"loss {row['loss']:.3f}"]
+    parts += [
+        f"{name} {row[key]:.3f}" for name, key in (("mlm", "mlm_loss"), ("pairs", "contrastive_loss")) if row[key]
+    ]
+    return ", ".join([*parts, f"{row['tokens_per_s']:,.0f} tokens/s"])
