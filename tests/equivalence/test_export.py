@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from commbert.nn.model import hidden_states, load_bert, padded, save_for_others, special_ids, text_vectors
+from commbert.nn.model import load_bert, save_for_others, special_ids, text_vectors
+from commbert.nn.packing import pack_sequences
 from commbert.tokenization.encoding import encode_words, load_tokenizer
 from tiny import WORDS
 
@@ -79,8 +80,8 @@ def test_fill_mask_gives_our_probabilities(read_by_others, stages):
     (harq,), (slot,) = encode_words(tokenizer, ["harq", "slot"])
     model = load_bert(stages.start).eval()
     with torch.inference_mode():
-        hidden = hidden_states(model, padded([[harq, specials.mask, slot]], specials, torch.device("cpu")))
-        expected = model.cls.predictions(hidden)[0, 2].softmax(-1).topk(3)
+        hidden = model.hidden_states(pack_sequences([[harq, specials.mask, slot]], specials))
+        expected = model.mlm_logits(hidden)[2].softmax(-1).topk(3)
     assert [row["token"] for row in read_by_others["fill_mask"]] == expected.indices.tolist()
     assert [row["score"] for row in read_by_others["fill_mask"]] == pytest.approx(expected.values.tolist(), rel=1e-4)
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from commbert.nn.measures import token_places
-from commbert.nn.model import hidden_states, padded
-from commbert.training import step as step_module
+from commbert.nn.measures import packed_places
+from commbert.nn.packing import pack
+from commbert.training import batches
 from equivalence.training_case import NO_DROPOUT, REGULAR, SPECIALS, context, data, network, ragged, settings, train_in
 
 N_WINDOWS, N_TOKENS = 32, 12
@@ -34,11 +34,11 @@ def _accuracy(tmp_path, seed=0):
     hits = []
     model.eval()
     for step in range(10):
-        windows, masked, lengths = step_module.masked_windows(at, step)
-        row, column = token_places(lengths, masked.positions)
+        _, masked, lengths = batches.masked_windows(at, step)
+        places, _ = packed_places(lengths, masked.positions)
         with torch.inference_mode():
-            hidden = hidden_states(model, padded(windows, SPECIALS, at.device))[row, column]
-            best = model.cls.predictions(hidden).argmax(-1).numpy()
+            hidden = model.hidden_states(pack(masked.input_ids, lengths, SPECIALS), torch.from_numpy(places))
+            best = model.mlm_logits(hidden).argmax(-1).numpy()
         hits.append(best == masked.labels)
     return float(np.concatenate(hits).mean())
 
@@ -48,7 +48,7 @@ def test_a_tiny_network_learns_32_windows_by_heart(tmp_path):
 
 
 def test_with_shuffled_labels_it_learns_nothing(tmp_path, monkeypatch):
-    original = step_module.mask_tokens
+    original = batches.mask_tokens
     rng = np.random.default_rng(1)
 
     def shuffled(*arguments, **options):
@@ -56,5 +56,5 @@ def test_with_shuffled_labels_it_learns_nothing(tmp_path, monkeypatch):
         return replace(masked, labels=rng.permutation(masked.labels))
 
     with monkeypatch.context() as patch:
-        patch.setattr(step_module, "mask_tokens", shuffled)
+        patch.setattr(batches, "mask_tokens", shuffled)
         assert _accuracy(tmp_path) < 0.2

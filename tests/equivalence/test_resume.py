@@ -19,14 +19,14 @@ N_STEPS = 9
 
 def _stop_in_step(monkeypatch, number, kind=signal.SIGTERM):
     """Raise a signal while a step is computed, as a cluster does."""
-    original = loop.gradient_of_step
+    original = loop.add_gradient
 
-    def with_signal(model, at, step):
-        if step == number:
+    def with_signal(model, at, batch, temperature):
+        if batch.step == number:
             signal.raise_signal(kind)
-        return original(model, at, step)
+        return original(model, at, batch, temperature)
 
-    monkeypatch.setattr(loop, "gradient_of_step", with_signal)
+    monkeypatch.setattr(loop, "add_gradient", with_signal)
 
 
 def _same(a, b):
@@ -64,20 +64,20 @@ def test_a_stopped_training_writes_the_metrics_of_a_straight_one(tmp_path, monke
 
 
 def test_a_training_killed_after_its_checkpoint_repeats_what_it_lost(tmp_path, monkeypatch, straight):
-    original = loop.gradient_of_step
+    original = loop.add_gradient
 
-    def killed(model, at, step):
-        if step == 6:
+    def killed(model, at, batch, temperature):
+        if batch.step == 6:
             raise KeyboardInterrupt  # as hard as it gets within a process: nothing is saved on the way out
-        return original(model, at, step)
+        return original(model, at, batch, temperature)
 
     with monkeypatch.context() as patch:
         _stop_in_step(patch, 3)
         train_in(tmp_path, network(), context(settings()))
-    monkeypatch.setattr(loop, "gradient_of_step", killed)
+    monkeypatch.setattr(loop, "add_gradient", killed)
     with pytest.raises(KeyboardInterrupt):
         train_in(tmp_path, network(seed=98), context(settings()))
-    monkeypatch.setattr(loop, "gradient_of_step", original)
+    monkeypatch.setattr(loop, "add_gradient", original)
     model = network(seed=99)
     outcome, store = train_in(tmp_path, model, context(settings()))
     assert outcome.summary["resumed_at_steps"] == [4]
@@ -87,17 +87,17 @@ def test_a_training_killed_after_its_checkpoint_repeats_what_it_lost(tmp_path, m
 
 def test_rows_of_steps_that_a_kill_undid_are_cut_off(tmp_path, monkeypatch):
     _two_checkpoints(tmp_path, monkeypatch)
-    original = loop.gradient_of_step
+    original = loop.add_gradient
 
-    def killed(model, at, step):
-        if step == 8:
+    def killed(model, at, batch, temperature):
+        if batch.step == 8:
             raise KeyboardInterrupt
-        return original(model, at, step)
+        return original(model, at, batch, temperature)
 
-    monkeypatch.setattr(loop, "gradient_of_step", killed)
+    monkeypatch.setattr(loop, "add_gradient", killed)
     with pytest.raises(KeyboardInterrupt):
         train_in(tmp_path, network(), context(settings()))
-    monkeypatch.setattr(loop, "gradient_of_step", original)
+    monkeypatch.setattr(loop, "add_gradient", original)
     _stop_in_step(monkeypatch, 5)
     _, store = train_in(tmp_path, network(), context(settings()))
     assert [r["step"] for r in rows_of(store) if r["event"] == "step"] == [*range(1, 7)]
@@ -120,7 +120,7 @@ def test_every_step_can_be_the_last_before_a_stop(tmp_path, monkeypatch, straigh
 
 def test_a_finished_training_started_again_trains_nothing_and_has_the_model(tmp_path, monkeypatch, straight):
     train_in(tmp_path, network(), context(settings()))
-    monkeypatch.setattr(loop, "gradient_of_step", None)
+    monkeypatch.setattr(loop, "add_gradient", None)
     model = network(seed=99)
     outcome, _ = train_in(tmp_path, model, context(settings()))
     assert outcome.is_finished
@@ -233,32 +233,32 @@ def test_the_lock_is_free_again_after_its_holder(tmp_path):
 def test_a_weight_that_is_not_finite_stops_the_step_by_its_number_before_weights_change(tmp_path, monkeypatch, value):
     model = network()
     at = context(settings())
-    original = loop.gradient_of_step
+    original = loop.add_gradient
 
-    def poisoned(network_, at_, step):
-        if step == 4:
+    def poisoned(network_, at_, batch, temperature):
+        if batch.step == 4:
             with torch.no_grad():
-                network_.bert.encoder.layer[0].output.dense.weight[0, 0] = value
+                network_.layers[0].feed_out.weight[0, 0] = value
             before.update(parameters(network_))
-        return original(network_, at_, step)
+        return original(network_, at_, batch, temperature)
 
     before: dict[str, torch.Tensor] = {}
-    monkeypatch.setattr(loop, "gradient_of_step", poisoned)
-    with pytest.raises(TrainingError, match="step 5: loss nan"):
+    monkeypatch.setattr(loop, "add_gradient", poisoned)
+    with pytest.raises(TrainingError, match="step 5: loss or gradient not finite in process 0"):
         train_in(tmp_path, model, at)
     assert all(torch.equal(p.nan_to_num(7), before[n].nan_to_num(7)) for n, p in parameters(model).items())
 
 
 def test_an_infinite_gradient_of_a_finite_loss_stops_too(tmp_path, monkeypatch):
     model = network()
-    original = loop.gradient_of_step
+    original = loop.add_gradient
 
-    def exploded(network_, at, step):
-        result = original(network_, at, step)
-        network_.bert.embeddings.word_embeddings.weight.grad[7, 7] = float("inf")
+    def exploded(network_, at, batch, temperature):
+        result = original(network_, at, batch, temperature)
+        network_.word_embeddings.weight.grad[7, 7] = float("inf")
         return result
 
-    monkeypatch.setattr(loop, "gradient_of_step", exploded)
+    monkeypatch.setattr(loop, "add_gradient", exploded)
     with pytest.raises(TrainingError, match=r"step 1: .*gradient norm inf"):
         train_in(tmp_path, model, context(settings()))
     assert _same(parameters(model), parameters(network()))
@@ -266,14 +266,14 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_too(tmp_path, monkeypatch):
 
 def test_the_last_checkpoint_outlives_a_step_that_is_not_finite(tmp_path, monkeypatch):
     store = _two_checkpoints(tmp_path, monkeypatch)
-    original = loop.gradient_of_step
+    original = loop.add_gradient
 
-    def poisoned(model, at, step):
+    def poisoned(model, at, batch, temperature):
         with torch.no_grad():
-            model.bert.embeddings.LayerNorm.weight[0] = float("nan")
-        return original(model, at, step)
+            model.embedding_norm.weight[0] = float("nan")
+        return original(model, at, batch, temperature)
 
-    monkeypatch.setattr(loop, "gradient_of_step", poisoned)
+    monkeypatch.setattr(loop, "add_gradient", poisoned)
     with pytest.raises(TrainingError, match="step 6"):
         train_in(tmp_path, network(), context(settings()))
     found, skipped = store.newest()

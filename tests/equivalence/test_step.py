@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch.nn import functional
 
+import oracle
 from commbert.known import pair_keys
-from commbert.nn.model import hidden_states, padded, pooled
+from commbert.training.batches import _allowed, masked_windows, step_words
 from commbert.training.data import PairData
 from commbert.training.optimization import trainable_parameters
-from commbert.training.step import _allowed, gradient_of_step, masked_windows, step_words
 from equivalence.training_case import (
     NO_DROPOUT,
     SPECIALS,
     context,
     data,
     error,
-    flat_gradient,
     gradient,
+    gradient_of_step,
     network,
     ragged,
     settings,
@@ -45,20 +45,22 @@ def test_mlm_is_transformers_own_loss_and_gradient(dtype, tolerance):
     model = network(dtype=dtype, **NO_DROPOUT)
     at = context(settings(**MLM_ONLY))
     ours, found = gradient(model, at)
-    windows, masked, lengths = masked_windows(at, 0)
-    batch = padded(windows, SPECIALS, at.device)
+    _, masked, lengths = masked_windows(at, 0)
+    windows = np.split(masked.input_ids, np.cumsum(lengths)[:-1])
+    batch = oracle.padded(windows, SPECIALS)
     labels = torch.full_like(batch.input_ids, -100)
     ends = np.cumsum(lengths)
     for position, label in zip(masked.positions, masked.labels, strict=True):
         row = int(np.flatnonzero(position < ends)[0])
         labels[row, int(position - (ends[row] - lengths[row])) + 1] = int(label)
-    model.zero_grad(set_to_none=True)
+    theirs = oracle.theirs(model)
     nsp = torch.zeros(len(windows), dtype=torch.int64)
-    out = model(batch.input_ids, batch.attention_mask, labels=labels, next_sentence_label=nsp)
+    out = theirs(batch.input_ids, batch.attention_mask, labels=labels, next_sentence_label=nsp)
     mlm = out.loss - functional.cross_entropy(out.seq_relationship_logits, nsp)
     mlm.backward()
     assert ours.mlm_loss == pytest.approx(mlm.item(), rel=tolerance)
-    assert error(found, flat_gradient(model)) <= tolerance
+    expected = torch.cat([g.flatten() for g in oracle.gradients(theirs, model).values()])
+    assert error(found, expected) <= tolerance
 
 
 def _by_hand(model, at, *, symmetric):
@@ -69,8 +71,9 @@ def _by_hand(model, at, *, symmetric):
     pool = {p for _, p in batch} | {int(n) for r in rows for n in pairs.negatives[int(r)]}
     pool |= {a for a, _ in batch} if symmetric else set()
     ids = sorted(pool | {a for a, _ in batch})
-    inputs = padded([words[i] for i in ids], SPECIALS, at.device)
-    vectors = functional.normalize(pooled(hidden_states(model, inputs), inputs.attention_mask, pooling="mean"), dim=-1)
+    inputs = oracle.padded([words[i] for i in ids], SPECIALS)
+    hidden = oracle.hidden_states(model, inputs)
+    vectors = functional.normalize(oracle.pooled(hidden, inputs.attention_mask, pooling="mean"), dim=-1)
     vector = dict(zip(ids, vectors, strict=True))
     terms = []
     for a, p in batch + ([(p, a) for a, p in batch] if symmetric else []):
@@ -87,11 +90,11 @@ def test_the_pair_loss_is_info_nce_written_as_loops(symmetric):
     model = network(dtype=torch.float64, **NO_DROPOUT)
     at = context(settings(contrastive={"symmetric": symmetric}, **PAIRS_ONLY))
     ours, found = gradient(model, at)
-    model.zero_grad(set_to_none=True)
-    expected = _by_hand(model, at, symmetric=symmetric)
+    theirs = oracle.theirs(model)
+    expected = _by_hand(theirs, at, symmetric=symmetric)
     expected.backward()
     assert ours.contrastive_loss == pytest.approx(expected.item(), rel=1e-10)
-    assert error(found, flat_gradient(model)) <= 1e-10
+    assert error(found, torch.cat([g.flatten() for g in oracle.gradients(theirs, model).values()])) <= 1e-10
 
 
 def test_the_joint_gradient_is_the_weighted_sum_of_both():
@@ -154,8 +157,8 @@ def test_known_positives_stay_negatives_when_they_are_not_masked():
 def test_the_share_left_out_is_counted_by_hand():
     # 2 anchors x 3 candidates less their positives = 4 would-be negatives, 2 of them known.
     result = gradient_of_step(network(), _four_words(symmetric=False), 0)
-    assert result.masked_out_pct == 50.0
-    assert result.negatives_per_anchor == 1.0
+    assert result.batch.masked_out_pct == 50.0
+    assert result.batch.negatives_per_anchor == 1.0
 
 
 def test_backwards_a_positive_has_its_own_known_partners_masked():
@@ -205,18 +208,18 @@ def test_a_frozen_encoder_receives_no_gradient():
     trainable_parameters(model, chosen)
     gradient_of_step(model, context(chosen), 0)
     assert {n for n, p in model.named_parameters() if p.grad is not None} == {
-        "cls.predictions.bias",
-        "cls.predictions.transform.dense.weight",
-        "cls.predictions.transform.dense.bias",
-        "cls.predictions.transform.LayerNorm.weight",
-        "cls.predictions.transform.LayerNorm.bias",
+        "mlm_bias",
+        "mlm_dense.weight",
+        "mlm_dense.bias",
+        "mlm_norm.weight",
+        "mlm_norm.bias",
     }
 
 
-def test_tokens_are_counted_with_cls_and_sep_and_without_padding():
+def test_tokens_are_counted_with_cls_and_sep():
     rows = replace(data(), windows=ragged([[10, 11, 12], [13]]))
     result, _ = gradient(network(), context(settings(batch_windows=2, micro_batches=1, **MLM_ONLY), rows))
-    assert (result.n_tokens, result.n_padded_tokens) == (3 + 2 + 1 + 2, 5 * 2)
+    assert result.batch.n_tokens == 3 + 2 + 1 + 2
 
 
 def _masked_by_window(at, step):
@@ -224,7 +227,8 @@ def _masked_by_window(at, step):
     epoch, rows = at.plan.windows.batch(step)
     lengths = np.array([len(at.data.windows[int(r)]) for r in rows])
     order = np.lexsort((rows, epoch, -lengths))
-    seen, _, _ = masked_windows(at, step)
+    _, masked, lengths = masked_windows(at, step)
+    seen = np.split(masked.input_ids, np.cumsum(lengths)[:-1])
     return {(int(epoch[o]), int(rows[o])): ids.tolist() for o, ids in zip(order, seen, strict=True)}
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,19 @@ from transformers import BertForPreTraining
 
 import tiny
 from commbert.known import pair_keys
-from commbert.nn.collectives import Processes
-from commbert.nn.model import SpecialIds
+from commbert.nn.collectives import Processes, sum_gradients, summed
+from commbert.nn.encoder import Bert
+from commbert.nn.model import from_transformers
+from commbert.nn.packing import SpecialIds
 from commbert.settings.base import merged
 from commbert.settings.training import TrainingSettings
+from commbert.training.batches import Context, StepBatch, step_batch
 from commbert.training.checkpoints import CheckpointStore
 from commbert.training.data import PairData, Ragged, TrainingData
-from commbert.training.loop import Outcome, train
+from commbert.training.loop import Outcome, Rhythm, train
 from commbert.training.plan import make_plan
-from commbert.training.step import Context, StepResult, gradient_of_step
+from commbert.training.step import add_gradient, weights_at
+from commbert.training.strategies import make_strategy
 
 SPECIALS = SpecialIds(pad=0, unk=1, cls=2, sep=3, mask=4)
 N_VOCABULARY = len(tiny.vocabulary())
@@ -77,13 +81,13 @@ def settings(**changes: Any) -> TrainingSettings:
     return TrainingSettings.model_validate(merged(base, changes))
 
 
-def network(*, seed: int = 1, dtype: torch.dtype = torch.float32, **changes: Any) -> BertForPreTraining:
+def network(*, seed: int = 1, dtype: torch.dtype = torch.float32, **changes: Any) -> Bert:
     """Return a tiny BERT whose weights are large enough for gradients to be told from rounding."""
     torch.manual_seed(seed)
-    model = BertForPreTraining(tiny.config(**{"initializer_range": 0.2, **changes})).to(dtype)
+    theirs = BertForPreTraining(tiny.config(**{"initializer_range": 0.2, **changes})).to(dtype)
     with torch.no_grad():
-        model.cls.predictions.bias.normal_(0.0, 0.2)
-    return model.train()
+        theirs.cls.predictions.bias.normal_(0.0, 0.2)
+    return from_transformers(theirs).train()
 
 
 def context(
@@ -103,14 +107,41 @@ def context(
         specials=SPECIALS,
         regular_ids=REGULAR,
         pooling=pooling,
+        most_positions=64,
         processes=processes,
         device=torch.device("cpu"),
         autocast=autocast or contextlib.nullcontext(),
     )
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """Means over the whole step; a loss is None where the step had nothing for it."""
+
+    loss: float
+    mlm_loss: float | None
+    contrastive_loss: float | None
+    batch: StepBatch
+
+
+def gradient_of_step(model: Bert, at: Context, step: int, *, temperature: Any = None, is_even: bool = False) -> Any:
+    """Add the step's gradient, summed over all processes, to the parameters' ``grad``."""
+    batch = step_batch(at, step, is_even=is_even)
+    temperature = at.settings.contrastive.temperature if temperature is None else temperature
+    sums = add_gradient(model, at, batch, temperature)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if isinstance(temperature, torch.Tensor):
+        parameters.append(temperature)
+    sum_gradients(parameters, at.processes)
+    mlm_sum, pair_sum = summed(torch.stack([sums.mlm, sums.contrastive]), at.processes).tolist()
+    mlm = mlm_sum / batch.n_hidden_tokens if batch.n_hidden_tokens else None
+    pairs = pair_sum / batch.n_terms if batch.n_terms else None
+    weights = weights_at(at.settings.objectives, step, at.plan.n_steps)
+    return StepResult(weights[0] * (mlm or 0.0) + weights[1] * (pairs or 0.0), mlm, pairs, batch)
+
+
 def gradient(
-    model: BertForPreTraining, at: Context, step: int = 0, *, without: tuple[str, ...] = ()
+    model: Bert, at: Context, step: int = 0, *, without: tuple[str, ...] = ()
 ) -> tuple[StepResult, torch.Tensor]:
     """Return a step's figures and its gradient as one vector."""
     model.zero_grad(set_to_none=True)
@@ -118,7 +149,7 @@ def gradient(
     return result, flat_gradient(model, without=without)
 
 
-def flat_gradient(model: BertForPreTraining, *, without: tuple[str, ...] = ()) -> torch.Tensor:
+def flat_gradient(model: Bert, *, without: tuple[str, ...] = ()) -> torch.Tensor:
     """Return all gradients end to end; a missing one counts as zero."""
     return torch.cat(
         [
@@ -136,13 +167,21 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def train_in(
-    folder: Path, model: BertForPreTraining, at: Context, *, name: str = "x", checkpoint_every_s: float = 1e9
+    folder: Path,
+    model: Bert,
+    at: Context,
+    *,
+    name: str = "x",
+    strategy: str = "single",
+    **rhythm: Any,
 ) -> tuple[Outcome, CheckpointStore]:
     """Train with the store of identity ``name``."""
     store = CheckpointStore(folder, {"name": name})
-    with store.lock():
-        store.prepare()
-        outcome = train(model, at, store, checkpoint_every_s=checkpoint_every_s, keep_checkpoints=2, log_every_steps=1)
+    with store.lock() if at.processes.is_first else contextlib.nullcontext():
+        if at.processes.is_first:
+            store.prepare()
+        made = make_strategy(strategy, model, at.settings, at.processes)
+        outcome = train(made, at, store, Rhythm(**{"checkpoint_every_s": 1e9, **rhythm}))
     return outcome, store
 
 
@@ -155,14 +194,14 @@ def rows_of(store: CheckpointStore) -> list[dict[str, Any]]:
     ]
 
 
-def parameters(model: BertForPreTraining) -> dict[str, torch.Tensor]:
+def parameters(model: Bert) -> dict[str, torch.Tensor]:
     """Return a copy of all parameters."""
     return {n: p.detach().clone() for n, p in model.named_parameters()}
 
 
-def trained(model: BertForPreTraining) -> dict[str, torch.Tensor]:
+def trained(model: Bert) -> dict[str, torch.Tensor]:
     """Return a copy of the parameters that some objective trains; the others are those of the start model."""
-    return {n: p for n, p in parameters(model).items() if not n.startswith(("bert.pooler.", "cls.seq_relationship."))}
+    return {n: p for n, p in parameters(model).items() if not n.startswith(("pooler.", "nsp."))}
 
 
 def free_port() -> int:
@@ -193,7 +232,9 @@ def gradients_of_cases(processes: Processes) -> dict[str, torch.Tensor]:
         model = network(dtype=torch.float64)
         result, found[f"{name}|gradient"] = gradient(model, context(settings(**changes), processes=processes), step=2)
         found[f"{name}|loss"] = torch.tensor([result.loss, result.mlm_loss or 0.0, result.contrastive_loss or 0.0])
-        found[f"{name}|counts"] = torch.tensor([result.n_tokens, result.n_hidden_tokens, result.n_words])
+        found[f"{name}|counts"] = torch.tensor(
+            [result.batch.n_tokens, result.batch.n_hidden_tokens, result.batch.n_words]
+        )
     return found
 
 
@@ -213,9 +254,7 @@ def worker(rank: int, world_size: int, port: int, folder: str) -> None:
     processes = Processes(rank, world_size, rank)
     torch.save(gradients_of_cases(processes), Path(folder, f"gradients.{rank}.pt"))
     model = network()
-    store = CheckpointStore(Path(folder, "run"), {"name": "x"})
-    at = context(settings(**TRAJECTORY), processes=processes)
-    train(model, at, store, checkpoint_every_s=1e9, keep_checkpoints=2, log_every_steps=1)
+    train_in(Path(folder, "run"), model, context(settings(**TRAJECTORY), processes=processes))
     torch.save(parameters(model), Path(folder, f"trajectory.{rank}.pt"))
     # Last: where it fails, it takes the processes down.
     lonely = replace(lonely_pair(), processes=processes)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
+from commbert.nn import losses
 from commbert.nn.losses import info_nce_sum, mlm_loss_sum
-from equivalence.training_case import NO_DROPOUT, network
 
 torch.set_num_threads(1)
 
@@ -111,31 +111,65 @@ def test_bf16_inputs_are_computed_in_float32():
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
+def _decoder(n_vocabulary=9, h=8, dtype=torch.float64):
+    return _rows(n_vocabulary, h, dtype, seed=5), _rows(1, n_vocabulary, dtype, seed=6)[0]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_mlm_loss_by_hand(dtype):
     # Logits log 1, log 2, log 5: the right token, the second, has 2 of 8.
-    logits = torch.tensor([[1.0, 2.0, 5.0]], dtype=torch.float64).log().to(dtype)
+    bias = torch.tensor([1.0, 2.0, 5.0], dtype=torch.float64).log().to(dtype)
     tolerance = 1e-6 if dtype == torch.float32 else 1e-14
-    assert float(mlm_loss_sum(logits, torch.tensor([1]))) == pytest.approx(math.log(4), rel=tolerance)
+    nothing = torch.zeros(1, 2, dtype=dtype)
+    found = mlm_loss_sum(nothing, torch.zeros(3, 2, dtype=dtype), bias, torch.tensor([1]))
+    assert float(found) == pytest.approx(math.log(4), rel=tolerance)
 
 
-def test_mlm_loss_is_a_sum():
-    logits, labels = _rows(3, dtype=torch.float32), torch.tensor([1, 2, 7])
-    parts = sum(float(mlm_loss_sum(logits[i : i + 1], labels[i : i + 1])) for i in range(3))
-    assert float(mlm_loss_sum(logits, labels)) == pytest.approx(parts, rel=1e-6)
+@pytest.mark.parametrize("at_a_time", [9, 20, 2**23])
+def test_mlm_loss_and_its_gradients_are_those_of_cross_entropy(monkeypatch, at_a_time):
+    monkeypatch.setitem(losses._LOGITS_AT_A_TIME, "cpu", at_a_time)
+    labels = torch.tensor([1, 2, 7, 1, 0])
+    gradients = []
+    for ours in (True, False):
+        leaves = [t.clone().requires_grad_() for t in (_rows(5), *_decoder())]
+        if ours:
+            loss = mlm_loss_sum(*leaves, labels)
+        else:
+            features, embeddings, bias = leaves
+            loss = functional.cross_entropy(features @ embeddings.T + bias, labels, reduction="sum")
+        (0.3 * loss).backward()
+        gradients.append([loss.detach(), *(t.grad for t in leaves)])
+    for found, expected in zip(*gradients, strict=True):
+        assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
+
+
+def test_frozen_embeddings_get_no_gradient_and_the_features_do():
+    features = _rows(2).requires_grad_()
+    embeddings, bias = _decoder()
+    mlm_loss_sum(features, embeddings, bias, torch.tensor([1, 2])).backward()
+    assert embeddings.grad is None
+    assert features.grad.norm() > 0
+
+
+def test_a_second_backward_fails_instead_of_scaling_twice():
+    features = _rows(2).requires_grad_()
+    loss = mlm_loss_sum(features, *_decoder(), torch.tensor([1, 2]))
+    loss.backward(retain_graph=True)
+    with pytest.raises(TypeError):
+        loss.backward()
 
 
 def test_mlm_loss_of_no_token_is_zero():
-    assert float(mlm_loss_sum(torch.zeros(0, 9), torch.zeros(0, dtype=torch.int64))) == 0.0
+    none = torch.zeros(0, dtype=torch.int64)
+    assert float(mlm_loss_sum(torch.zeros(0, 8, dtype=torch.float64), *_decoder(), none)) == 0.0
 
 
-def test_mlm_loss_is_transformers_own():
-    model = network(**NO_DROPOUT).eval()
-    ids = torch.tensor([[2, 10, 4, 12, 3, 0], [2, 4, 4, 15, 16, 3]])
-    labels = torch.full_like(ids, -100)
-    labels[0, 2], labels[1, 1], labels[1, 2] = 30, 31, 32
-    with torch.inference_mode():
-        out = model(ids, (ids != 0).long(), labels=labels, next_sentence_label=torch.tensor([0, 1]))
-        theirs = out.loss - functional.cross_entropy(out.seq_relationship_logits, torch.tensor([0, 1]))
-        ours = mlm_loss_sum(out.prediction_logits[labels != -100], labels[labels != -100]) / 3
-    assert float(ours) == pytest.approx(float(theirs), rel=1e-6)
+def test_mlm_logits_under_bf16_autocast_are_summed_in_float32():
+    leaves, labels = [_rows(5, dtype=torch.float32), *_decoder(dtype=torch.float32)], torch.tensor([1, 2, 7, 1, 0])
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mlm_loss_sum(*leaves, labels)
+    features, embeddings, bias = leaves
+    expected = functional.cross_entropy(features @ embeddings.T + bias, labels, reduction="sum")
+    assert found.dtype == torch.float32
+    assert float(found) == pytest.approx(float(expected), rel=2e-2)
+    assert float(found) != float(expected)

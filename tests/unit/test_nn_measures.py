@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from commbert.nn import measures
-from commbert.nn.measures import auc, cosines, mlm_scores, token_places
+from commbert.nn.measures import auc, cosines, mlm_scores, packed_places
 from equivalence.training_case import REGULAR, SPECIALS, network
 
 torch.set_num_threads(1)
@@ -41,10 +41,10 @@ def test_cosines_by_hand():
 
 
 def test_places_by_hand():
-    # Lengths 2, 3, 1: position 0 is the first token after [CLS] of row 0; 5 the only one of row 2.
-    row, column = token_places(np.array([2, 3, 1]), np.array([0, 1, 2, 4, 5]))
-    assert row.tolist() == [0, 0, 1, 1, 2]
-    assert column.tolist() == [1, 2, 1, 3, 1]
+    # Lengths 2, 3, 1: position 0 is the first token after [CLS] of sequence 0; 5 the only one of sequence 2.
+    place, sequence = packed_places(np.array([2, 3, 1]), np.array([0, 1, 2, 4, 5]))
+    assert sequence.tolist() == [0, 0, 1, 1, 2]
+    assert place.tolist() == [1, 2, 5, 7, 10]
 
 
 @pytest.fixture(scope="module")

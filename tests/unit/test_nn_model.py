@@ -7,17 +7,16 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from commbert.errors import ModelError, SettingsError
-from commbert.nn.collectives import Processes, gather_rows, join, same_on_all, sum_gradients, summed
+from commbert.nn.collectives import Processes, gather_rows, join, sum_gradients, summed
 from commbert.nn.devices import choose_device, choose_precision
 from commbert.nn.model import (
     grow_embeddings,
     load_bert,
     missing_parts,
-    padded,
-    pooled,
     save_for_others,
     special_ids,
     text_vectors,
+    to_transformers,
 )
 from commbert.settings.model import PathModel
 from commbert.stages import base
@@ -40,9 +39,9 @@ def whole(tmp_path_factory):
 
 def test_new_rows_are_the_mean_of_their_pieces():
     model = network()
-    old = model.bert.embeddings.word_embeddings.weight.detach().clone()
+    old = model.word_embeddings.weight.detach().clone()
     grow_embeddings(model, [[10, 11, 12], [20]], init="piece_mean", seed=0)
-    new = model.bert.embeddings.word_embeddings.weight
+    new = model.word_embeddings.weight
     assert torch.allclose(new[-2], (old[10] + old[11] + old[12]) / 3, atol=1e-7)
     assert torch.equal(new[-1], old[20])
     assert torch.equal(new[:-2], old)
@@ -50,27 +49,28 @@ def test_new_rows_are_the_mean_of_their_pieces():
 
 def test_new_decoder_biases_are_the_mean_of_their_pieces():
     model = network()
-    old = model.cls.predictions.bias.detach().clone()
+    old = model.mlm_bias.detach().clone()
     grow_embeddings(model, [[10, 11], [20]], init="piece_mean", seed=0)
-    assert model.cls.predictions.bias[-2].item() == pytest.approx((old[10] + old[11]).item() / 2, abs=1e-7)
-    assert torch.equal(model.cls.predictions.bias[:-2], old)
+    assert model.mlm_bias[-2].item() == pytest.approx((old[10] + old[11]).item() / 2, abs=1e-7)
+    assert torch.equal(model.mlm_bias[:-2], old)
 
 
 def test_rows_of_a_normal_start_have_the_configs_spread_and_no_bias():
     model = network(initializer_range=0.02)
     grow_embeddings(model, [[10]] * 300, init="normal", seed=0)
-    new = model.bert.embeddings.word_embeddings.weight[-300:].detach()
+    new = model.word_embeddings.weight[-300:].detach()
     assert float(new.std()) == pytest.approx(0.02, rel=0.05)
-    assert torch.equal(model.cls.predictions.bias[-300:], torch.zeros(300))
+    assert torch.equal(model.mlm_bias[-300:], torch.zeros(300))
 
 
 def test_growing_keeps_decoder_and_embeddings_one_tensor():
     model = network()
     grow_embeddings(model, [[10, 11]], init="piece_mean", seed=0)
-    decoder = model.cls.predictions.decoder
-    assert decoder.weight is model.bert.embeddings.word_embeddings.weight
-    assert decoder.bias is model.cls.predictions.bias
-    assert decoder.weight.shape[0] == decoder.bias.shape[0] == model.config.vocab_size == 126
+    theirs = to_transformers(model)
+    decoder = theirs.cls.predictions.decoder
+    assert decoder.weight is theirs.bert.embeddings.word_embeddings.weight
+    assert decoder.bias is theirs.cls.predictions.bias
+    assert decoder.weight.shape[0] == decoder.bias.shape[0] == theirs.config.vocab_size == 126
 
 
 def test_old_words_keep_their_vectors_when_the_vocabulary_grows():
@@ -93,14 +93,14 @@ def test_heads_that_a_folder_lacks_are_named(encoder, whole):
 
 
 def test_heads_that_a_folder_lacks_are_drawn_with_the_seed(encoder):
-    a, b, c = (load_bert(encoder, seed=s).cls.predictions.transform.dense.weight for s in (1, 1, 2))
+    a, b, c = (load_bert(encoder, seed=s).mlm_dense.weight for s in (1, 1, 2))
     assert torch.equal(a, b)
     assert not torch.equal(a, c)
 
 
 def test_weights_are_loaded_as_they_are(whole):
     stored = load_file(whole / "model.safetensors")
-    loaded = load_bert(whole).state_dict()
+    loaded = to_transformers(load_bert(whole)).state_dict()
     assert all(torch.equal(loaded[n], t) for n, t in stored.items())
 
 
@@ -167,23 +167,10 @@ def test_a_base_with_code_of_its_own_is_refused(encoder, tmp_path):
         base.run(PathModel(kind="path", path=str(folder)), out=tmp_path / "out", timeout_s=1.0)
 
 
-def test_padding_by_hand():
-    batch = padded([[10, 11, 12], [13]], SPECIALS, CPU)
-    assert batch.input_ids.tolist() == [[2, 10, 11, 12, 3], [2, 13, 3, 0, 0]]
-    assert batch.attention_mask.tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
-
-
-def test_pooling_by_hand():
-    hidden = torch.tensor([[[1.0, 0.0], [3.0, 4.0], [100.0, 100.0]]])
-    mask = torch.tensor([[1, 1, 0]])
-    assert pooled(hidden, mask, pooling="mean").tolist() == [[2.0, 2.0]]
-    assert pooled(hidden, mask, pooling="cls").tolist() == [[1.0, 0.0]]
-
-
 def test_vectors_have_length_one_and_the_order_of_the_texts():
     model = network()
     texts = [[10], [11, 12, 13, 14], [15, 16]]
-    together = text_vectors(model, texts, SPECIALS, pooling="mean", device=CPU, batch_size=2)
+    together = text_vectors(model, texts, SPECIALS, pooling="mean", device=CPU, batch_tokens=10)
     alone = torch.cat([text_vectors(model, [t], SPECIALS, pooling="mean", device=CPU) for t in texts])
     assert together.norm(dim=1).tolist() == pytest.approx([1.0] * 3, abs=1e-6)
     assert float((together - alone).abs().max()) < 1e-6
@@ -255,8 +242,7 @@ def test_one_process_is_the_identity_of_every_collective(monkeypatch):
     assert alone == Processes(0, 1, 0)
     rows = torch.ones(2, 3)
     parameter = torch.nn.Parameter(rows)
-    sum_gradients([parameter], alone)
+    assert sum_gradients([parameter], alone) == 0.0
     assert gather_rows(rows, [2], alone) is rows
     assert summed(rows, alone) is rows
     assert parameter.grad is None
-    assert (same_on_all(True, alone, CPU), same_on_all(False, alone, CPU)) == (True, False)

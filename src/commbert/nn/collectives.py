@@ -123,9 +123,3 @@ def gather_rows(local: Float[Tensor, "n h"], n_rows: Sequence[int], processes: P
         return local
     gathered: Tensor = _GatherRows.apply(local, n_rows, processes.rank)
     return gathered
-
-
-def same_on_all(value: bool, processes: Processes, device: torch.device) -> bool:
-    """Return whether ``value`` is true on any process, on all of them alike."""
-    flag = torch.tensor([float(value)], device=device)
-    return bool(summed(flag, processes).item() > 0)
