@@ -5,6 +5,7 @@ Reference: Devlin et al. 2019, arXiv:1810.04805 (post-LayerNorm, learnt position
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -34,11 +35,12 @@ class Reading:
     """Places in the packed row, each once; None: all of them."""
     labels: Int[Tensor, "p"] | None = None
     """The first p of ``tokens`` are hidden ones, to be predicted as these."""
+    is_stand_in: bool = False
+    """No token is hidden: ``labels`` are predicted from nothing, for a loss that uses the head and must not count."""
 
 
-@dataclass(frozen=True)
-class Output:
-    """What was read."""
+class Output(NamedTuple):
+    """What was read; a tuple, because that is where torch looks for tensors when weights are sharded."""
 
     mlm_loss_sum: Float[Tensor, ""] | None
     """Cross-entropy of all hidden tokens, in nats; None if there was none."""
@@ -123,11 +125,12 @@ class Bert(nn.Module):
     def forward(self, packed: Packed, reading: Reading) -> Output:
         """Encode, and predict the hidden tokens."""
         x = self.hidden_states(packed, reading.tokens)
-        n = 0 if reading.labels is None else len(reading.labels)
-        if reading.labels is None or not n:
+        labels = reading.labels
+        if labels is None or not len(labels):
             return Output(None, x)
-        loss = mlm_loss_sum(self.mlm_features(x[:n]), self.word_embeddings.weight, self.mlm_bias, reading.labels)
-        return Output(loss, x[n:])
+        n = 0 if reading.is_stand_in else len(labels)
+        features = self.mlm_features(torch.zeros_like(x[:1]) if reading.is_stand_in else x[:n])
+        return Output(mlm_loss_sum(features, self.word_embeddings.weight, self.mlm_bias, labels), x[n:].clone())
 
     def hidden_states(self, packed: Packed, tokens: Int[Tensor, "r"] | None = None) -> Float[Tensor, "r_or_t h"]:
         """Return the last layer's output at ``tokens``, or at all of them."""

@@ -75,6 +75,8 @@ def run(
     """
     device = choose_device(runtime.device)
     processes = join(device.type)
+    if not processes.is_first:
+        logging.getLogger("commbert").setLevel(logging.ERROR)  # what all of them know is said once
     # On CPU the gradient of an indexed row is else added up by several threads in the order in which they come.
     torch.use_deterministic_algorithms(device.type == "cpu")
     try:

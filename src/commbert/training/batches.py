@@ -76,8 +76,6 @@ class Part:
     """Where the words' tokens lie among the hidden states that are read."""
     is_held: bool
     """Its graph is kept until all words of the step are encoded, here and in the other processes."""
-    is_empty: bool = False
-    """Takes part without contributing, so that all processes compute as many parts."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,8 @@ def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBat
     Args:
         context: What stays the same.
         step: Counted from 0.
-        is_even: Give every process as many parts, empty ones if need be (sharded weights demand it).
+        is_even: Give every process as many parts, and every part a label, stand-ins if need be (sharded weights
+            demand it).
     """
     settings, processes = context.settings, context.processes
     rows, masked, lengths = masked_windows(context, step)
@@ -200,7 +199,7 @@ def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBat
     # Held are whole rounds of parts, so that all processes do the same at the same time.
     with_words = np.flatnonzero(np.diff(word_edges))
     first_held = with_words[0] // world_size * world_size if len(with_words) else len(edges)
-    maker = _PartMaker(context, masked, lengths, word_ids, word_lengths)
+    maker = _PartMaker(context, masked, lengths, word_ids, word_lengths, is_even)
     own = range(processes.rank, len(edges) - 1, world_size)
     parts = [maker.part(p, edges[p], edges[p + 1], is_held=p >= first_held) for p in own]
     if is_even:
@@ -255,6 +254,7 @@ class _PartMaker:
     """Of the windows, without [CLS] and [SEP]."""
     word_ids: Ints
     word_lengths: Ints
+    is_even: bool
 
     def part(self, number: int, start: int, stop: int, *, is_held: bool) -> Part | None:
         """Pack the sequences from start to stop: windows first, then words; None if there is none."""
@@ -275,12 +275,11 @@ class _PartMaker:
         else:
             read, runs = first_word + np.arange(full.sum()), runs_of(full)
         values = np.concatenate([self.masked.input_ids[tokens], word_tokens])
+        labels = self.masked.labels[hidden]
         return Part(
             number=number,
             packed=pack(values, np.concatenate([lengths, word_lengths]), self.context.specials),
-            reading=Reading(
-                torch.from_numpy(np.concatenate([places, read])), torch.from_numpy(self.masked.labels[hidden])
-            ),
+            reading=self._reading(np.concatenate([places, read]), labels),
             word_runs=runs,
             is_held=is_held,
         )
@@ -289,9 +288,13 @@ class _PartMaker:
         """Return a part of one empty sequence, of which nothing is read but its first token, for nobody."""
         nothing = np.empty(0, np.int64)
         packed = pack(nothing, np.zeros(1, np.int64), self.context.specials)
-        labels = torch.zeros(1, dtype=torch.int64)
-        reading = Reading(torch.zeros(1, dtype=torch.int64), labels)
-        return Part(number, packed, reading, (), is_held, is_empty=True)
+        return Part(number, packed, self._reading(np.zeros(1, np.int64), nothing), (), is_held)
+
+    def _reading(self, tokens: Ints, labels: Ints) -> Reading:
+        if self.is_even and not len(labels):
+            # Where weights are sharded, all processes use the same ones at the same time.
+            return Reading(torch.from_numpy(tokens), torch.zeros(1, dtype=torch.int64), is_stand_in=True)
+        return Reading(torch.from_numpy(tokens), torch.from_numpy(labels))
 
 
 @contextmanager

@@ -286,8 +286,7 @@ def _resume(context: Context, store: CheckpointStore, strategy: Replicated) -> _
     strategy.restore(weights, moments)
     state = _State(**checkpoint.state)
     state.resumed = [*state.resumed, state.step]
-    if context.processes.is_first:
-        _log.info("going on from step %d of %d", state.step, context.plan.n_steps)
+    _log.info("going on from step %d of %d", state.step, context.plan.n_steps)
     return state
 
 

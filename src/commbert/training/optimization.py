@@ -21,11 +21,12 @@ class Temperature:
     its bounds after every step.
     """
 
-    def __init__(self, settings: Contrastive, device: torch.device) -> None:
+    def __init__(self, settings: Contrastive, like: Tensor) -> None:
+        """Keep the temperature on the device and in the precision of ``like``."""
         self._settings = settings
         self.parameter: nn.Parameter | None = None
         if settings.temperature_learning_rate is not None:
-            start = torch.tensor(math.log(settings.temperature), dtype=torch.float32, device=device)
+            start = like.new_tensor(math.log(settings.temperature))
             self.parameter = nn.Parameter(start)
 
     def value(self) -> Tensor | float:

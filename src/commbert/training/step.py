@@ -85,8 +85,8 @@ def _forward(model: Bert, context: Context, step: int, part: Part) -> tuple[Tens
     with context.autocast:
         out = model(part.packed, part.reading)
         vectors = pooled(out.hidden, part.word_runs, pooling=context.pooling)
-    if part.is_empty and out.mlm_loss_sum is not None:
-        return 0.0 * out.mlm_loss_sum, vectors
+    if part.reading.is_stand_in and out.mlm_loss_sum is not None:
+        return 0.0 * (out.mlm_loss_sum + out.hidden.sum()), vectors
     return out.mlm_loss_sum, vectors
 
 

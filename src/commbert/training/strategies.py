@@ -67,7 +67,7 @@ class Replicated:
         self.model, self.processes = model, processes
         self._share()
         self.parameters = trainable_parameters(model, settings)
-        self.temperature = Temperature(settings.contrastive, next(model.parameters()).device)
+        self.temperature = Temperature(settings.contrastive, torch.zeros((), dtype=model.dtype, device=_device(model)))
         if self.temperature.parameter is not None:
             self.parameters[LOG_TEMPERATURE] = self.temperature.parameter
         self.optimizer = self._make_optimizer(settings)
@@ -125,11 +125,13 @@ class Replicated:
         self._restore_moments(moments)
 
     def _restore_moments(self, moments: dict[str, Tensor]) -> None:
+        own = {p for group in self._inner.param_groups for p in group["params"]}
         for name, parameter in self.parameters.items():
-            self.optimizer.state[parameter] = {
-                key: _like(value, parameter) if value.ndim else value.to(parameter.device)
-                for key, value in _of(moments, name).items()
-            }
+            if parameter in own:
+                self._inner.state[parameter] = {
+                    key: _like(value, parameter) if value.ndim else value.to(parameter.device)
+                    for key, value in _of(moments, name).items()
+                }
 
     def whole_model(self) -> Bert | None:
         """Return the model with whole weights, for writing; None where it is not the first process's."""
@@ -165,10 +167,6 @@ class Zero1(Replicated):
             for key, value in state.get(number, {}).items()
         }
 
-    def _restore_moments(self, moments: dict[str, Tensor]) -> None:
-        state = {number: found for number, name in enumerate(self._names()) if (found := _of(moments, name))}
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-
 
 class Fsdp(Replicated):
     """Weights, gradients and moments are split over the processes, layer by layer (torch's fully_shard)."""
@@ -176,22 +174,22 @@ class Fsdp(Replicated):
     is_even = True
 
     def _share(self) -> None:
-        device = next(self.model.parameters()).device
+        device = _device(self.model)
         mesh = init_device_mesh(device.type, (self.processes.world_size,))
         for layer in self.model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
-        for module in (*self.model.layers, self.model):
-            # Losses are divided by global counts already: gradients are summed, not averaged.
-            module.set_gradient_divide_factor(1.0)
         for method in ("hidden_states", "mlm_logits"):
             register_fsdp_forward_method(self.model, method)
 
     def sum_gradients(self) -> Tensor:
-        """Sum what is not sharded: the temperature. The shards are summed in backward."""
+        """Sum what is not sharded: the temperature. The shards were averaged in backward and become sums."""
+        for p in self.parameters.values():
+            if isinstance(p, DTensor) and p.grad is not None:
+                p.grad.mul_(self.processes.world_size)
         plain = [p for p in self.parameters.values() if not isinstance(p, DTensor)]
         sum_gradients(plain, self.processes)
-        return torch.zeros((), device=next(self.model.parameters()).device)
+        return torch.zeros((), device=_device(self.model))
 
     def differing(self) -> list[str]:
         """Compare what is not sharded: the temperature."""
@@ -207,6 +205,10 @@ class Fsdp(Replicated):
         copy = Bert(self.model.config).to(self.model.dtype)
         copy.load_state_dict(state)
         return copy
+
+
+def _device(model: Bert) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _whole(tensor: Tensor) -> Tensor:
