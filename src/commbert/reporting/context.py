@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from commbert.artifacts import read_json
@@ -179,16 +180,20 @@ def _training(sources: Sources) -> dict[str, Any]:
     steps, training = sources.steps, sources.training
     last = steps[-max(1, len(steps) // 10) :]
     seconds = sum(s["step_s"] for s in steps)
+    norms = [s["gradient_norm"] for s in steps]
+    most = training["identity"]["settings"]["optimizer"]["max_gradient_norm"]
     return {
         **{k: v for k, v in training.items() if k not in ("environment", "machine", "identity")},
         "tokens": sum(s["tokens"] for s in steps),
         "tokens_per_s": sum(s["tokens"] for s in steps) / max(seconds, 1e-9),
         "first_loss": steps[0]["loss"],
         "last_loss": sum(s["loss"] for s in last) / len(last),
-        "largest_gradient_norm": max(s["gradient_norm"] for s in steps),
+        "largest_gradient_norm": max(norms),
+        "median_gradient_norm": median(norms),
+        "clipped_steps_pct": 100.0 * sum(n > most for n in norms) / len(norms),
+        "last_temperature": steps[-1]["temperature"],
         "mean_negatives_per_anchor": _mean([s["negatives_per_anchor"] for s in steps]),
         "mean_masked_out_pct": _mean([s["masked_out_pct"] for s in steps]),
-        "mean_padding_pct": _mean([s["padding_pct"] for s in steps]),
     }
 
 
