@@ -18,6 +18,7 @@ from commbert.errors import ModelError
 from commbert.nn.attention import attention
 from commbert.nn.losses import mlm_loss_sum
 from commbert.nn.packing import Packed
+from commbert.nn.products import Linear, linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -65,10 +66,10 @@ class Layer(nn.Module):
         # It adds the same to all scores of a query: softmax and loss do not see it, its gradient is rounding noise that
         # Adam would blow up. It is carried along for others and not trained.
         self.register_buffer("key_bias", torch.zeros(size))
-        self.attention_out = nn.Linear(size, size)
+        self.attention_out = Linear(size, size)
         self.attention_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.feed_in = nn.Linear(size, config.intermediate_size)
-        self.feed_out = nn.Linear(config.intermediate_size, size)
+        self.feed_in = Linear(size, config.intermediate_size)
+        self.feed_out = Linear(config.intermediate_size, size)
         self.output_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -77,7 +78,7 @@ class Layer(nn.Module):
     ) -> Float[Tensor, "r_or_t h"]:
         """Return the layer's output, only for ``tokens`` if there are any named."""
         bias = torch.cat([self.query_bias, self.key_bias, self.value_bias])
-        qkv = functional.linear(x, self.qkv_weight, bias).unflatten(1, (3, self.n_heads, -1))
+        qkv = linear(x, self.qkv_weight, bias).unflatten(1, (3, self.n_heads, -1))
         context = attention(qkv, packed, dropout=self.attention_dropout if self.training else 0.0).flatten(1)
         if tokens is not None:
             context, x = context.index_select(0, tokens), x.index_select(0, tokens)
@@ -103,11 +104,11 @@ class Bert(nn.Module):
         self.embedding_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
-        self.pooler = nn.Linear(size, size)
-        self.mlm_dense = nn.Linear(size, size)
+        self.pooler = Linear(size, size)
+        self.mlm_dense = Linear(size, size)
         self.mlm_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
         self.mlm_bias = nn.Parameter(torch.zeros(config.vocab_size))
-        self.nsp = nn.Linear(size, 2)
+        self.nsp = Linear(size, 2)
 
     def set_dropout(self, *, hidden: float | None, attention: float | None) -> None:
         """Replace the dropout that ``config.json`` asks for; None leaves it."""
@@ -158,7 +159,7 @@ class Bert(nn.Module):
 
     def mlm_logits(self, hidden: Float[Tensor, "n h"]) -> Float[Tensor, "n v"]:
         """Return a logit of each vocabulary entry."""
-        return functional.linear(self.mlm_features(hidden), self.word_embeddings.weight, self.mlm_bias)
+        return linear(self.mlm_features(hidden), self.word_embeddings.weight, self.mlm_bias)
 
     def nsp_logits(self, first: Float[Tensor, "n h"]) -> Float[Tensor, "n 2"]:
         """Return the logits (follows, is random) of the sequences whose [CLS] states these are."""

@@ -7,8 +7,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-_LOGITS_AT_A_TIME = {"cpu": 2**23, "cuda": 2**28}
-"""Logits in memory at a time: 32 MiB stay near the core, 1 GiB keeps a GPU busy."""
+from commbert.nn.products import linear_gradients, precise_linear
+
+_LOGITS_AT_A_TIME = {"cpu": 2**25, "cuda": 2**28}
+"""Logits in memory at a time: 128 MiB and 1 GiB; a part's hidden tokens mostly fit in one."""
 
 
 def mlm_loss_sum(
@@ -45,13 +47,13 @@ class _TiedCrossEntropy(torch.autograd.Function):
         work = torch.promote_types(product, torch.float32)
         matrix = embeddings.to(product)
         of_features = torch.empty_like(features) if wants_features else None
-        of_embeddings = torch.zeros_like(embeddings) if wants_embeddings else None
+        of_embeddings = None
         of_bias = torch.zeros_like(bias) if wants_bias else None
         total = torch.zeros((), dtype=work, device=features.device)
         step = max(1, _LOGITS_AT_A_TIME.get(features.device.type, 2**26) // len(embeddings))
         for rows in (slice(at, at + step) for at in range(0, len(labels), step)):
             part, label = features[rows].to(product), labels[rows, None]
-            logits = _product(part, matrix.T).add_(bias)
+            logits = precise_linear(part, matrix).add_(bias)
             normalizer = torch.logsumexp(logits, 1, keepdim=True)
             total += (normalizer - logits.gather(1, label)).sum()
             # The gradient of cross-entropy is softmax - one-hot.
@@ -59,11 +61,12 @@ class _TiedCrossEntropy(torch.autograd.Function):
             of_logits.scatter_add_(1, label, torch.full_like(label, -1, dtype=of_logits.dtype))
             if of_bias is not None:
                 of_bias += of_logits.sum(0)
-            of_product = of_logits.to(product)
-            if of_features is not None:
-                of_features[rows] = of_product @ matrix
-            if of_embeddings is not None:
-                _add_product(of_embeddings, of_product.T, part)
+            wants = (wants_features, wants_embeddings)
+            of_part, of_matrix = linear_gradients(of_logits.to(product), part, matrix, wants=wants)
+            if of_features is not None and of_part is not None:
+                of_features[rows] = of_part
+            if of_matrix is not None:
+                of_embeddings = of_matrix if of_embeddings is None else of_embeddings.add_(of_matrix)
         ctx.gradients = (of_features, of_embeddings, of_bias)
         return total
 
@@ -72,23 +75,6 @@ class _TiedCrossEntropy(torch.autograd.Function):
         # Given away, so that a second backward fails instead of scaling twice.
         made, ctx.gradients = ctx.gradients, None
         return *(None if g is None else g.mul_(gradients[0]) for g in made), None, None
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    """Return a @ b in float32 or better."""
-    if a.dtype in (torch.float32, torch.float64):
-        return a @ b
-    if a.device.type == "cuda":
-        return torch.mm(a, b, out_dtype=torch.float32)
-    return (a @ b).float()
-
-
-def _add_product(to: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a @ b to a matrix that may be more precise than they are."""
-    if a.dtype == to.dtype:
-        to.addmm_(a, b)
-    else:
-        to.add_(_product(a, b))
 
 
 def info_nce_sum(

@@ -23,6 +23,9 @@ class RuntimeSettings(Section):
     log_every_steps: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Steps between two looks at what the device has computed (every step has its row in metrics.jsonl all the same);
     ``auto``: 1 on CPU, 20 on a GPU, which would have to wait."""
+    cpu_products: Literal["auto", "onednn", "torch"] = "auto"
+    """Who makes matrix products on a CPU; ``auto``: oneDNN on AMD, where MKL is half as fast, else what torch takes. It
+    changes the rounding, so checkpoints of one are not resumed by the other."""
     strategy: Literal["auto", "single", "ddp", "zero1", "fsdp"] = "auto"
     """What processes share: ddp = nothing, each has all; zero1 = the optimizer's state; fsdp = weights and gradients
     too; ``auto``: single or ddp, and fsdp where a GPU could not hold the training's state."""

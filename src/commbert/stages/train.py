@@ -25,6 +25,7 @@ from commbert.nn.counters import SCHEME
 from commbert.nn.devices import choose_device, choose_precision
 from commbert.nn.encoder import Bert
 from commbert.nn.model import load_bert, save_for_others, special_ids
+from commbert.nn.products import choose_products
 from commbert.provenance import code_digest, digest_of_files, environment
 from commbert.reporting.card import render_card
 from commbert.settings.runtime import RuntimeSettings
@@ -109,9 +110,10 @@ def _run(
     network = _network(settings, runtime, model_folder).to(device)
     precision, reason = choose_precision(settings.precision, device)
     n_parameters = sum(p.numel() for p in network.parameters())
+    products, products_reason = choose_products(runtime.cpu_products)
     strategy_name, strategy_reason = choose_strategy(runtime.strategy, processes, device, n_parameters)
     context = _context(settings, data, model_folder, network, precision, device, processes)
-    store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision))
+    store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision, products))
     with store.lock() if processes.is_first else contextlib.nullcontext():
         if processes.is_first:
             for line in store.prepare():
@@ -131,6 +133,8 @@ def _run(
             "precision_reason": reason,
             "strategy": strategy_name,
             "strategy_reason": strategy_reason,
+            "cpu_products": products,
+            "cpu_products_reason": products_reason,
             "gradient_checkpointing": runtime.gradient_checkpointing,
             "compiled": runtime.compile,
             "machine": machine(),
@@ -212,7 +216,7 @@ def _regular_ids(model_folder: Path, special: list[int]) -> np.ndarray:
 
 
 def _identity(
-    settings: TrainingSettings, paths: DataPaths, model_folder: Path, context: Context, precision: str
+    settings: TrainingSettings, paths: DataPaths, model_folder: Path, context: Context, precision: str, products: str
 ) -> dict[str, Any]:
     return {
         "settings": settings.model_dump(mode="json"),
@@ -224,6 +228,7 @@ def _identity(
         "pooling": context.pooling,
         "precision": precision,
         "device": context.device.type,
+        "cpu_products": products if context.device.type == "cpu" else None,
         "random_scheme": SCHEME,
         "code": code_digest("commbert.training.loop"),
         "torch": torch.__version__,
