@@ -9,6 +9,9 @@ EXIT_USER_ERROR = 1
 EXIT_STOPPED = 75
 """Exit code of a training that was asked to stop, saved its state, and can be resumed (EX_TEMPFAIL)."""
 
+EXIT_PEER_LOST = 76
+"""Exit code of a training process that ends because another one did; the other one says why."""
+
 
 class CommbertError(Exception):
     """Root of all errors that are shown to a user as a message."""
@@ -32,6 +35,10 @@ class ModelError(CommbertError):
 
 class TrainingError(CommbertError):
     """Training cannot start or must not go on."""
+
+
+class PeerLostError(TrainingError):
+    """Another training process has ended; the connection to it broke."""
 
 
 class ArtifactError(CommbertError):

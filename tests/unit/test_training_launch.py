@@ -1,3 +1,4 @@
+import signal
 import sys
 
 import pytest
@@ -16,39 +17,114 @@ def started(monkeypatch):
     return calls
 
 
-def test_one_process_needs_no_torchrun(started):
-    launch.become_training(["train", "--x"], n_processes=1, threads=4, micro_batches=4)
+def test_one_process_takes_the_place_of_the_launcher(started):
+    launch.become_training(["train", "--x"], n_processes=1, threads=4, most_processes=4)
     command, env = started[0]
     assert command == [sys.executable, "-m", "commbert", "train", "--x"]
     assert env["OMP_NUM_THREADS"] == "4"
 
 
-def test_processes_share_the_threads(started):
-    launch.become_training(["train"], n_processes=3, threads=8, micro_batches=4)
-    assert started[0][1]["OMP_NUM_THREADS"] == "2"
+@pytest.mark.parametrize(("n", "threads", "each"), [(3, 8, "2"), (4, 2, "1")])
+def test_processes_share_the_threads_and_each_knows_its_rank(started, monkeypatch, n, threads, each):
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda _, env, **__: started.append(env) or _Worker(0))
+    launch.become_training(["train"], n_processes=n, threads=threads, most_processes=4)
+    assert [env["RANK"] for env in started] == [str(rank) for rank in range(n)]
+    assert {env["OMP_NUM_THREADS"] for env in started} == {each}
+    assert len({env[launch.RENDEZVOUS] for env in started}) == 1
+    assert started[0]["WORLD_SIZE"] == str(n)
 
 
-def test_a_process_has_a_thread_at_least(started):
-    launch.become_training(["train"], n_processes=4, threads=2, micro_batches=4)
-    assert started[0][1]["OMP_NUM_THREADS"] == "1"
+def test_processes_with_batches_of_their_own_may_be_more_than_micro_batches(started):
+    launch.become_training(["train"], n_processes=1, threads=2, most_processes=None)
+    assert started
 
 
-def test_torchrun_hands_every_stop_signal_on(started):
-    launch.become_training(["train"], n_processes=2, threads=2, micro_batches=4)
-    command = started[0][0]
-    assert "--nproc-per-node=2" in command
-    assert "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1" in command
+class _Worker:
+    """A process that ends with a code after some looks, or when it is told to."""
+
+    def __init__(self, code, looks=0, obeys=None):
+        self._ends, self._looks, self._obeys = code, looks, obeys or {}
+        self.returncode = None
+        self.got = []
+
+    def poll(self):
+        if self.returncode is None:
+            self._looks -= 1
+            if self._looks < 0:
+                self.returncode = self._ends
+        return self.returncode
+
+    def send_signal(self, number):
+        self.got.append(number)
+        if number in self._obeys:
+            self._ends, self._looks = self._obeys[number], 0
+
+
+def _result(monkeypatch, *workers):
+    each = iter(workers)
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda *_, **__: next(each))
+    monkeypatch.setattr(launch.time, "sleep", lambda _: None)
+    clock = iter(range(10**6))
+    monkeypatch.setattr(launch.time, "monotonic", lambda: float(next(clock)))
+    return launch.become_training(["train"], n_processes=len(workers), threads=2, most_processes=4)
+
+
+LOST = launch.EXIT_PEER_LOST
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected", "said"),
+    [
+        ((0, 0), 0, ""),
+        ((75, 75), 75, ""),
+        ((0, 75), 75, ""),
+        ((LOST, 1), 1, "rank 1 of 2 failed with exit code 1; its message stands above"),
+        ((1, LOST), 1, "rank 0 of 2 failed"),
+        ((LOST, -9), 1, "rank 1 of 2 was killed by SIGKILL (out of memory?)"),
+        ((-6, LOST), 1, "rank 0 of 2 was killed by SIGABRT."),
+        ((LOST, LOST), 1, "rank 0 of 2 lost the connection"),
+        ((75, LOST), 1, "rank 1 of 2 lost the connection"),
+    ],
+)
+def test_the_result_of_several_is_that_of_the_one_who_failed_by_itself(monkeypatch, capfd, codes, expected, said):
+    assert _result(monkeypatch, *(_Worker(c) for c in codes)) == expected
+    err = capfd.readouterr().err
+    assert said in err
+    assert bool(said) == bool(err)
+
+
+def test_the_first_to_fail_is_named_not_the_lowest(monkeypatch, capfd):
+    _result(monkeypatch, _Worker(-15, looks=50), _Worker(1))
+    assert "rank 1 of 2 failed" in capfd.readouterr().err
+
+
+def test_who_does_not_notice_a_failure_is_told_and_then_killed(monkeypatch):
+    deaf = _Worker(0, looks=10**6, obeys={signal.SIGKILL: -9})
+    assert _result(monkeypatch, deaf, _Worker(1)) == 1
+    assert deaf.got == [signal.SIGTERM, signal.SIGKILL]
+
+
+def test_who_waits_for_a_lost_one_for_ever_is_killed_too(monkeypatch):
+    deaf = _Worker(0, looks=10**6, obeys={signal.SIGTERM: -15})
+    assert _result(monkeypatch, deaf, _Worker(LOST)) == 1
+    assert deaf.got == [signal.SIGTERM]
+
+
+def test_a_stop_that_takes_long_is_waited_for(monkeypatch):
+    slow = _Worker(75, looks=500)
+    assert _result(monkeypatch, slow, _Worker(75)) == 75
+    assert slow.got == []
 
 
 def test_more_processes_than_micro_batches_are_refused(started):
     with pytest.raises(SettingsError, match=r"at most training\.micro_batches = 4, found 5"):
-        launch.become_training(["train"], n_processes=5, threads=5, micro_batches=4)
+        launch.become_training(["train"], n_processes=5, threads=5, most_processes=4)
     assert started == []
 
 
 def test_a_started_process_knows_that_it_is_one(started, monkeypatch):
     assert not launch.is_launched()
-    launch.become_training(["train"], n_processes=1, threads=1, micro_batches=1)
+    launch.become_training(["train"], n_processes=1, threads=1, most_processes=1)
     monkeypatch.setenv(launch.LAUNCHED, started[0][1][launch.LAUNCHED])
     assert launch.is_launched()
 

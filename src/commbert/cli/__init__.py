@@ -9,7 +9,8 @@ from commbert.artifacts import free_gib
 from commbert.cli import data as _data
 from commbert.cli import runs as _runs
 from commbert.cli.options import app, set_up_logging
-from commbert.errors import EXIT_USER_ERROR, CommbertError
+from commbert.errors import EXIT_PEER_LOST, EXIT_USER_ERROR, CommbertError, PeerLostError
+from commbert.training.launch import RENDEZVOUS
 
 __all__ = ["app", "main"]
 
@@ -24,6 +25,10 @@ def main() -> None:
         set_up_logging(None)
     try:
         app()
+    except PeerLostError as error:
+        # Started by our launcher, the process whose fault it is says so, and this one is silent.
+        _log.log(logging.DEBUG if RENDEZVOUS in os.environ else logging.ERROR, "error: %s", error)
+        sys.exit(EXIT_PEER_LOST)
     except CommbertError as error:
         _log.error("error: %s", error)
         sys.exit(EXIT_USER_ERROR)

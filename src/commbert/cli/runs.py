@@ -51,16 +51,19 @@ def train(
     from commbert.settings.runtime import RuntimeSettings
     from commbert.settings.training import TrainingSettings
     from commbert.training import launch
+    from commbert.training.stopping import listening
 
     run = parsed(RuntimeSettings, runtime, "runtime")
     section = parsed(TrainingSettings, settings, "training")
     if not launch.is_launched():
-        launch.become_training(
+        code = launch.become_training(
             sys.argv[1:],
             n_processes=launch.process_count(run.processes, run.device),
             threads=usable_threads(threads),
-            micro_batches=section.micro_batches,
+            most_processes=None if section.batch_per_process else section.micro_batches,
         )
+        raise typer.Exit(code)
+    launch.follow_launcher()
 
     def work() -> Any:
         from commbert.stages import train as stage
@@ -80,7 +83,9 @@ def train(
         )
 
     is_first = os.environ.get("RANK", "0") == "0"
-    if run_stage("train", log if is_first else None, usage if is_first else None, work) is None:
+    with listening():
+        result = run_stage("train", log if is_first else None, usage if is_first else None, work)
+    if result is None:
         raise typer.Exit(EXIT_STOPPED)
 
 

@@ -1,7 +1,8 @@
 """What processes do together. With one process every function is the identity."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,11 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
+from commbert.errors import PeerLostError
+
 _TIMEOUT = timedelta(minutes=10)
+_BROKEN = ("gloo", "Connection closed", "Connection reset", "NCCL", "Broken pipe")
+"""What stands in gloo's and NCCL's messages when a process is gone."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,32 @@ def join(device_type: str) -> Processes:
     here = Processes(int(os.environ["RANK"]), world_size, int(os.environ["LOCAL_RANK"]))
     if device_type == "cuda":
         torch.cuda.set_device(here.local_rank)
-    dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_TIMEOUT)
+    dist.init_process_group(
+        "nccl" if device_type == "cuda" else "gloo",
+        init_method=os.environ.get("COMMBERT_RENDEZVOUS", "env://"),
+        rank=here.rank,
+        world_size=world_size,
+        timeout=_TIMEOUT,
+    )
     return here
+
+
+@contextmanager
+def losses_of_peers_named(processes: Processes) -> Iterator[None]:
+    """Turn the errors that follow from the end of another process into one message.
+
+    Raises:
+        PeerLostError: Instead of what gloo or NCCL say.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        is_distributed = isinstance(error, dist.DistError) or any(w in str(error) for w in _BROKEN)
+        if processes.world_size == 1 or not is_distributed:
+            raise
+        raise PeerLostError(
+            f"rank {processes.rank}: the connection to another training process broke; see its own error."
+        ) from error
 
 
 def leave(processes: Processes) -> None:

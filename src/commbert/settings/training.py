@@ -164,8 +164,8 @@ class TrainingSettings(Section):
     min_gain: NonNegative = 0.0
     """A validation counts as better only if it gains more than this."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """``auto``: bf16 autocast on GPUs that have it, else fp32. bf16 is faster on a CPU that has it too, and refused on one
-    that has not (there it is 20 times slower)."""
+    """``auto``: bf16 autocast on GPUs that have it, else fp32. bf16 is faster on a CPU that has it too, and refused on
+    one that has not (there it is 20 times slower)."""
     seed: Seed = 17
     """Decides order, masks and dropout."""
 

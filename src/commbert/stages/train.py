@@ -15,12 +15,13 @@ from commbert.artifacts import (
     atomic_folder,
     read_json,
     read_manifest,
+    remove_leftovers,
     sha256_file,
     write_json,
 )
 from commbert.errors import ModelError, SettingsError
 from commbert.monitoring import machine
-from commbert.nn.collectives import Processes, join, leave
+from commbert.nn.collectives import Processes, join, leave, losses_of_peers_named
 from commbert.nn.counters import SCHEME
 from commbert.nn.devices import choose_device, choose_precision
 from commbert.nn.encoder import Bert
@@ -82,7 +83,8 @@ def run(
     torch.use_deterministic_algorithms(device.type == "cpu")
     try:
         outputs = (best_out, final_out, metrics_out, summary_out)
-        return _run(settings, runtime, data, model, corpus, checkpoints, outputs, device, processes)
+        with losses_of_peers_named(processes):
+            return _run(settings, runtime, data, model, corpus, checkpoints, outputs, device, processes)
     finally:
         torch.use_deterministic_algorithms(False)
         leave(processes)
@@ -116,6 +118,7 @@ def _run(
     store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision, products))
     with store.lock() if processes.is_first else contextlib.nullcontext():
         if processes.is_first:
+            remove_leftovers(outputs[0].parent)
             for line in store.prepare():
                 _log.warning("%s", line)
             facts = (context.plan.n_steps, device, processes.world_size, strategy_name, strategy_reason)

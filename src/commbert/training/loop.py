@@ -2,10 +2,7 @@
 
 import logging
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -23,6 +20,7 @@ from commbert.training.optimization import rate_factor, set_rate
 from commbert.training.progress import TrainingProgress
 from commbert.training.record import Record
 from commbert.training.step import add_gradient, weights_at
+from commbert.training.stopping import Stop, listening
 from commbert.training.strategies import Replicated
 from commbert.training.validation import check_best_metric, validation_figures
 
@@ -82,7 +80,7 @@ def train(strategy: Replicated, context: Context, store: CheckpointStore, rhythm
     progress = TrainingProgress(context.plan.n_steps, state.step, is_shown=context.processes.is_first)
     record = Record(store.metrics if context.processes.is_first else None, state.metrics_bytes, progress)
     try:
-        with _stop_signals() as stop, prefetched(context, is_even=strategy.is_even) as batches:
+        with listening() as stop, prefetched(context, is_even=strategy.is_even) as batches:
             return _Loop(strategy, context, store, rhythm, state, record, stop).run(batches)
     finally:
         record.close()
@@ -97,7 +95,7 @@ class _Loop:
     rhythm: Rhythm
     state: _State
     record: Record
-    stop: "_Stop"
+    stop: Stop
 
     def run(self, batches: Prefetcher) -> Outcome:
         state, n_steps = self.state, self.context.plan.n_steps
@@ -303,27 +301,3 @@ def _summary(context: Context, state: _State) -> dict[str, Any]:
         "device": str(context.device),
         **context.plan.coverage(),
     }
-
-
-class _Stop:
-    requested = False
-
-
-@contextmanager
-def _stop_signals() -> Iterator[_Stop]:
-    """Turn SIGTERM, SIGINT and SIGUSR1 into a request to stop after the step; a second SIGINT stops at once."""
-    stop = _Stop()
-    old = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
-
-    def request(number: int, _frame: object) -> None:
-        stop.requested = True
-        if number == signal.SIGINT:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    for s in old:
-        signal.signal(s, request)
-    try:
-        yield stop
-    finally:
-        for s, handler in old.items():
-            signal.signal(s, handler)
