@@ -49,6 +49,9 @@ html: $(VENV)/.run       ## Snakemake's own report of a finished run
 	$(SMK) --report reports/workflow.html
 unlock: $(VENV)/.run     ## after a kill -9 or a power cut, when no other snakemake runs here
 	$(SMK) --unlock
+benchmark: $(VENV)/.test ## a training step against its alternatives, into reports/ (an hour; ARGS="--size base")
+	$(SMK) data results/runs/final/start
+	$(BIN)/python tests/benchmarks/training.py $(ARGS)
 schema: $(VENV)/.run     ## workflow/schemas/config.schema.json from the settings
 	$(BIN)/commbert schema --out workflow/schemas/config.schema.json
 lock:            ## constraints.txt anew (needs uv); torch stands without a local version: CPU here, CUDA there

@@ -58,7 +58,8 @@ USEFUL = (
     "layer) and attention within their own sequence (4 L H per token and layer); the MLM head at the masked positions "
     "only (2 H V + 2 H^2); all of it three times, for the backward pass costs two forward passes. It is the same "
     "number for all variants, so the share of the peak falls with every FLOP spent on something else. The peak is that "
-    "of large matrix products in the same process, right before and after the timed steps."
+    "of large matrix products in the same process, right before and after the timed steps: by torch.mm, and by the way "
+    "that commbert takes (on AMD processors oneDNN, which the other variants do not reach)."
 )
 
 
@@ -161,7 +162,10 @@ def figures(turns: list[dict[str, Any]]) -> dict[str, float]:
     seconds = [s for t in turns for s in t["step_seconds"]]
     work = [w for t in turns for w in t["work"]]
     # The better of the two measurements of a turn: a peak is what is possible.
-    peaks = [max(t["matmul_gflops"]) for t in turns for _ in t["step_seconds"]]
+    peaks, best_peaks = (
+        [max(p[way] for p in t["matmul_gflops"]) for t in turns for _ in t["step_seconds"]]
+        for way in ("torch.mm", "commbert")
+    )
     gflops = [w["useful_gflop"] / s for w, s in zip(work, seconds, strict=True)]
     return {
         "timed_steps": len(seconds),
@@ -173,6 +177,8 @@ def figures(turns: list[dict[str, Any]]) -> dict[str, float]:
         "useful_gflops": median(gflops),
         "matmul_peak_gflops": median(peaks),
         "share_of_peak": median(g / p for g, p in zip(gflops, peaks, strict=True)),
+        "best_peak_gflops": median(best_peaks),
+        "share_of_best_peak": median(g / p for g, p in zip(gflops, best_peaks, strict=True)),
         "peak_memory_gib": max(t["memory_gib"]["peak"] for t in turns),
         "memory_before_steps_gib": max(t["memory_gib"]["before"] for t in turns),
     }
@@ -223,12 +229,13 @@ def markdown(report: dict[str, Any]) -> str:
     """Return the tables."""
     head = (
         "| variant | s/step: median (min to max) | windows/s | useful tokens/s | useful GFLOP/s | matmul peak GFLOP/s "
-        "| share of peak | peak memory GiB |\n|---|---|---|---|---|---|---|---|\n"
+        "| share of it | commbert's peak GFLOP/s | share of it | peak memory GiB |\n" + "|---" * 10 + "|\n"
     )
     rows = "".join(
         f"| {name} | {f['seconds_median']:.3g} ({f['seconds_min']:.3g} to {f['seconds_max']:.3g}) "
         f"| {f['windows_per_s']:.3g} | {f['useful_tokens_per_s']:,.0f} | {f['useful_gflops']:,.0f} "
-        f"| {f['matmul_peak_gflops']:,.0f} | {f['share_of_peak']:.1%} | {f['peak_memory_gib']:.2f} |\n"
+        f"| {f['matmul_peak_gflops']:,.0f} | {f['share_of_peak']:.1%} | {f['best_peak_gflops']:,.0f} "
+        f"| {f['share_of_best_peak']:.1%} | {f['peak_memory_gib']:.2f} |\n"
         for name, f in report["variants"].items()
     )
     against = "".join(
@@ -267,8 +274,8 @@ def disturbed(report: dict[str, Any]) -> str:
 
 
 def is_quiet(found: dict[str, Any], report: dict[str, Any]) -> bool:
-    highest = max(p for t in report["turns"] for p in t["matmul_gflops"])
-    return min(found["matmul_gflops"]) > QUIET * highest
+    highest = max(p["torch.mm"] for t in report["turns"] for p in t["matmul_gflops"])
+    return min(p["torch.mm"] for p in found["matmul_gflops"]) > QUIET * highest
 
 
 def fairness(report: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ _BROKEN = ("gloo", "Connection closed", "Connection reset", "NCCL", "Broken pipe
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all, as torchrun says it."""
+    """This process among all, as its environment says it."""
 
     rank: int = 0
     world_size: int = 1
@@ -34,7 +34,7 @@ class Processes:
 
 
 def join(device_type: str) -> Processes:
-    """Join the other processes: NCCL on CUDA, gloo elsewhere. Alone if torchrun did not start this process."""
+    """Join the other processes: NCCL on CUDA, gloo elsewhere. Alone if nobody started several."""
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return Processes()
