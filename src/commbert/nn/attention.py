@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 
+from commbert.nn.dropout import kept
 from commbert.nn.packing import Packed
 
 _CACHED = 400_000
@@ -88,26 +89,26 @@ class _ByLength(torch.autograd.Function):
         t, _, heads, d = qkv.shape
         out = qkv.new_empty(t, heads, d)
         blocks = _blocks(packed, heads)
-        kept = []
+        saved, scale = [], 1.0
         for tokens, n, length in blocks:
             query, key, value = _split(qkv[tokens], n, length)
             probability = torch.softmax((query / math.sqrt(d)) @ key.transpose(-1, -2), -1)
-            kept.append(probability)
+            saved.append(probability)
             if dropout > 0.0:
-                left = torch.empty_like(probability).bernoulli_(1.0 - dropout).div_(1.0 - dropout)
-                kept.append(left)
-                probability = probability * left
+                is_kept, scale = kept(probability, dropout)
+                saved.append(is_kept)
+                probability = (probability * is_kept).mul_(scale)
             out[tokens].view(n, length, heads, d).copy_((probability @ value).transpose(1, 2))
-        ctx.save_for_backward(qkv, *kept)
-        ctx.blocks, ctx.dropout = blocks, dropout
+        ctx.save_for_backward(qkv, *saved)
+        ctx.blocks, ctx.dropout, ctx.scale = blocks, dropout, scale
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        qkv, *kept = ctx.saved_tensors
+        qkv, *saved = ctx.saved_tensors
         _, _, heads, d = qkv.shape
         of_all, gradient = gradients[0].contiguous(), torch.empty_like(qkv)
-        each = iter(kept)
+        each = iter(saved)
         for tokens, n, length in ctx.blocks:
             query, key, value = _split(qkv[tokens], n, length)
             probability = next(each)
@@ -115,9 +116,9 @@ class _ByLength(torch.autograd.Function):
             of_probability = of_out @ value.transpose(-1, -2)
             used = probability
             if ctx.dropout > 0.0:
-                left = next(each)
-                used = probability * left
-                of_probability *= left
+                is_kept = next(each)
+                used = (probability * is_kept).mul_(ctx.scale)
+                of_probability = (of_probability * is_kept).mul_(ctx.scale)
             of_scores = of_probability.sub_((of_probability * probability).sum(-1, keepdim=True)).mul_(probability)
             of_scores /= math.sqrt(d)
             of_query, of_key, of_value = _split(gradient[tokens], n, length)

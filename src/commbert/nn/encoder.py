@@ -16,6 +16,7 @@ from transformers import BertConfig
 
 from commbert.errors import ModelError
 from commbert.nn.attention import attention
+from commbert.nn.dropout import Dropout
 from commbert.nn.losses import mlm_loss_sum
 from commbert.nn.packing import Packed
 from commbert.nn.products import Linear, linear
@@ -71,7 +72,7 @@ class Layer(nn.Module):
         self.feed_in = Linear(size, config.intermediate_size)
         self.feed_out = Linear(config.intermediate_size, size)
         self.output_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(
         self, x: Float[Tensor, "t h"], packed: Packed, tokens: Int[Tensor, "r"] | None = None
@@ -102,7 +103,7 @@ class Bert(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, size)
         self.segment_embeddings = nn.Embedding(config.type_vocab_size, size)
         self.embedding_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
         self.pooler = Linear(size, size)
         self.mlm_dense = Linear(size, size)
