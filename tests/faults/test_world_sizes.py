@@ -38,6 +38,15 @@ def test_every_number_of_processes_did_some_steps(runs):
     assert all(a < b for a, b in itertools.pairwise(edges)), edges
 
 
+def test_a_training_started_by_torchrun_goes_on_where_one_process_stopped(runs, stages, tmp_path):
+    straight, trainer = runs[0], Trainer(stages, tmp_path / "run", every_s=1e6)
+    _train_until_stopped(trainer, 1)
+    with trainer.start(2, by_torchrun=True) as job:
+        assert job.ended() == 0, job.said
+    expected, found = ([r["loss"] for r in rows(folder) if "loss" in r] for folder in (straight, trainer.folder))
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_training_by_one_two_four_and_one_processes_has_the_losses_of_one(runs, name):
     # Relative to the loss; dropout is on, as the model's configuration has it.

@@ -43,10 +43,14 @@ class Trainer:
         self._settings = {**SETTINGS, **settings}
         self._n_starts = 0
 
-    def start(self, processes: int = 1) -> "Job":
+    def start(self, processes: int = 1, *, by_torchrun: bool = False) -> "Job":
         """Start the command; a checkpoint follows every step unless ``every_s`` says otherwise."""
         self._n_starts += 1
-        return Job(self._command(processes), self.folder, self.folder / f"stderr.{self._n_starts}", self._environment())
+        command = self._command(processes)
+        if by_torchrun:
+            torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "--"]
+            command = [command[0], *torchrun, *command[2:]]
+        return Job(command, self.folder, self.folder / f"stderr.{self._n_starts}", self._environment())
 
     def run(self, processes: int = 1) -> "Job":
         """Start the command and wait for its end, which has to be a good one."""
@@ -83,7 +87,7 @@ class Trainer:
 
 
 class Job:
-    """One start of the command: its process, or torchrun's with its workers."""
+    """One start of the command: its process, or the launcher's with its workers."""
 
     def __init__(self, command: list[str], folder: Path, log: Path, env: dict[str, str]) -> None:
         self.folder = folder

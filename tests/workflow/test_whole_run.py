@@ -110,7 +110,7 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.slow
-def test_two_processes_of_torchrun_train_the_same_model(run_copy: Path) -> None:
+def test_two_processes_train_the_same_model(run_copy: Path) -> None:
     expected = losses(run_copy)
     config = yaml.safe_load((run_copy / "config.yaml").read_text())
     config["runtime"] = {"processes": 2}
