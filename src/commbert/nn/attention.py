@@ -5,6 +5,7 @@ kernels read the packed row as it is.
 """
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -50,12 +51,13 @@ def on_cuda(qkv: Float[Tensor, "t 3 heads d"], packed: Packed, *, dropout: float
 def jagged(qkv: Float[Tensor, "t 3 heads d"], packed: Packed, *, dropout: float) -> Float[Tensor, "t heads d"]:
     """Use torch's scaled-dot-product attention on nested tensors: any precision, with dropout, on any device."""
     shortest = min(r.length for r in packed.runs)
-    query, key, value = (
-        torch.nested.nested_tensor_from_jagged(
-            part.contiguous(), packed.offsets.long(), min_seqlen=shortest, max_seqlen=packed.longest
-        ).transpose(1, 2)
-        for part in qkv.unbind(1)
-    )
+    lengths: dict[str, Any] = {"min_seqlen": shortest, "max_seqlen": packed.longest}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The PyTorch API of nested tensors is in prototype stage")
+        query, key, value = (
+            torch.nested.nested_tensor_from_jagged(part.contiguous(), packed.offsets.long(), **lengths).transpose(1, 2)
+            for part in qkv.unbind(1)
+        )
     out = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
     values: Tensor = out.transpose(1, 2).values()
     return values

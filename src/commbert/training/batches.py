@@ -205,7 +205,7 @@ def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBat
     if is_even:
         n_rounds = -(-(len(edges) - 1) // world_size)
         parts = [p or maker.empty(i, is_held=i >= first_held) for p, i in zip(parts, own, strict=True)]
-        parts += [maker.empty(len(edges), is_held=True)] * (n_rounds - len(parts))
+        parts += [maker.empty(len(edges), is_held=first_held < len(edges))] * (n_rounds - len(parts))
     window_edges = np.clip(edges, None, n_windows)
     words_of_ranks, order = _gathered(word_edges, world_size)
     n_possible = words.allowed.size - len(words.anchor) if words else 0

@@ -89,7 +89,8 @@ def cut(lengths: Ints, *, n_parts: int, most_tokens: int) -> Ints:
     Args:
         lengths: [n] tokens of each sequence.
         n_parts: Least number of parts; some are empty if there are fewer sequences.
-        most_tokens: Tokens of a part at most, but for the last sequence of it.
+        most_tokens: Tokens of a part at most, about: a sequence belongs to the part in which its middle lies, so the
+            longest sequence may come on top.
 
     Returns:
         [parts + 1] edges: part i holds the sequences from edge i to edge i + 1.
