@@ -95,17 +95,29 @@ class CheckpointStore:
     def newest(self) -> tuple[Checkpoint | None, list[str]]:
         """Return the newest complete checkpoint, and why newer ones were passed over."""
         skipped: list[str] = []
-        for folder in sorted(self.folder.glob("step-*"), reverse=True):
+        for folder in sorted(self.folder.glob("step-" + "[0-9]" * 8), reverse=True):
             try:
-                verify_folder(folder)
-                return Checkpoint(folder, read_json(folder / "state.json")), skipped
+                return self.checkpoint(int(folder.name.removeprefix("step-"))), skipped
             except ArtifactError as error:
                 skipped.append(str(error))
         return None, skipped
 
+    def checkpoint(self, step: int) -> Checkpoint:
+        """Return the checkpoint of a step, verified.
+
+        Raises:
+            ArtifactError: If it is damaged or not there.
+        """
+        folder = self._of_step(step)
+        verify_folder(folder)
+        return Checkpoint(folder, read_json(folder / "state.json"))
+
+    def _of_step(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
     def save(self, weights: dict[str, Tensor], moments: dict[str, Tensor], state: dict[str, Any], *, keep: int) -> Path:
         """Write the checkpoint of ``state["step"]`` whole, then remove the oldest ones beyond ``keep``."""
-        target = self.folder / f"step-{state['step']:08d}"
+        target = self._of_step(state["step"])
         with atomic_folder(target, about={"identity": self.name}) as tmp:
             save_file(weights, str(tmp / "model.safetensors"))
             save_file(moments, str(tmp / "optimizer.safetensors"))

@@ -275,11 +275,16 @@ def load_best(store: CheckpointStore, model: Bert, step: int) -> None:
 
 
 def _resume(context: Context, store: CheckpointStore, strategy: Replicated) -> _State:
-    checkpoint, skipped = store.newest()
+    is_first = context.processes.is_first
+    checkpoint, skipped = store.newest() if is_first else (None, [])
     for reason in skipped:
         _log.warning("a damaged checkpoint is passed over: %s", reason)
-    if checkpoint is None:
+    # The first process says which one: the others may look while it still writes, or through a slower file system.
+    mine = torch.tensor(checkpoint.state["step"] if checkpoint else 0, device=context.device)
+    step = int(summed(mine, context.processes).item())
+    if not step:
         return _State()
+    checkpoint = checkpoint or store.checkpoint(step)
     weights, moments = store.tensors(checkpoint, {n: p.shape for n, p in strategy.parameters.items()})
     strategy.restore(weights, moments)
     state = _State(**checkpoint.state)
