@@ -7,8 +7,9 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from typing import Any
 from commbert.errors import ArtifactError
 
 MANIFEST = "manifest.json"
+_LEFTOVER = re.compile(r"\.(.+)\.(tmp|old)-\d+")
+"""Names of what is being written or set aside, with the process that does it."""
 
 
 def sha256_file(path: Path) -> str:
@@ -73,15 +76,23 @@ def atomic_folder(path: Path, *, about: dict[str, Any] | None = None) -> Iterato
         shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files and folders that a killed writer left in ``folder``; bring back what it had set aside."""
-    for old in folder.glob(".*.old-*"):
-        path = old.with_name(old.name[1:].rpartition(".old-")[0])
-        if not path.exists():
-            old.rename(path)
-    for pattern in (".*.tmp-*", ".*.old-*"):
-        for path in folder.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:
+    """Remove temporary files and folders that a killed writer left; bring back what it had set aside.
+
+    Args:
+        folder: Where to look.
+        names: The files and folders that we write there; None: all of the folder is ours.
+    """
+    found = [(path, m) for path in folder.glob(".*") if (m := _LEFTOVER.fullmatch(path.name))]
+    ours = [(path, m[1], m[2]) for path, m in found if names is None or m[1] in names]
+    for path, name, kind in ours:
+        if kind == "old" and not (folder / name).exists():
+            path.rename(folder / name)
+    for path, _, _ in ours:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -92,6 +103,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if not (isinstance(manifest, dict) and isinstance(manifest.get("files"), dict) and "about" in manifest):
+            raise ValueError("not a manifest")
     except (OSError, ValueError) as error:
         raise ArtifactError(
             f"{folder}: expected a complete folder, found no readable {MANIFEST}. Make it anew."

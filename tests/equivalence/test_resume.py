@@ -2,7 +2,9 @@
 
 import json
 import logging
+import math
 import os
+import shutil
 import signal
 
 import pytest
@@ -297,3 +299,44 @@ def test_metrics_are_valid_json_with_consecutive_steps(tmp_path):
 def test_a_folder_that_is_no_checkpoint_is_an_artifact_error(tmp_path):
     with pytest.raises(ArtifactError, match=r"manifest\.json"):
         verify_folder(tmp_path)
+
+
+def _resumed_at(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("commbert"), "propagate", True)
+    with caplog.at_level(logging.WARNING, logger="commbert"):
+        outcome, store = train_in(tmp_path, network(), context(settings()))
+    assert store.metrics.read_bytes().count(b"\0") == 0
+    return outcome.summary["resumed_at_steps"]
+
+
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_a_checkpoint_whose_best_weights_are_damaged_is_passed_over(tmp_path, monkeypatch, caplog, how):
+    store = _two_checkpoints(tmp_path, monkeypatch)
+    (best,) = store.folder.glob("best-*")
+    if how == "gone":
+        shutil.rmtree(best)
+    else:
+        (best / "model.safetensors").write_bytes(b"cut")
+    assert _resumed_at(tmp_path, caplog, monkeypatch) == []
+    assert "best-00000003" in caplog.text
+
+
+@pytest.mark.parametrize("how", ["gone", "cut"])
+def test_a_checkpoint_whose_metrics_lost_rows_is_passed_over_and_never_filled_with_zeros(
+    tmp_path, monkeypatch, caplog, how
+):
+    store = _two_checkpoints(tmp_path, monkeypatch)
+    length = store.newest()[0].state["metrics_bytes"]
+    if how == "gone":
+        store.metrics.unlink()
+    else:
+        os.truncate(store.metrics, length - 1)
+    resumed = _resumed_at(tmp_path, caplog, monkeypatch)
+    assert resumed == ([] if how == "gone" else [4])
+    assert "has lost rows" in caplog.text
+
+
+def test_a_validation_that_is_not_finite_stops_the_training_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "validation_figures", lambda *_: {"auc_frequency_matched": 0.5, "mlm_loss": math.nan})
+    with pytest.raises(TrainingError, match="step 3: mlm_loss of the validation not finite"):
+        train_in(tmp_path, network(), context(settings()))

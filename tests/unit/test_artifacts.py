@@ -237,3 +237,27 @@ def test_a_nan_is_an_error_and_leaves_the_old_json(tmp_path):
 def test_a_missing_json_file_is_named(tmp_path):
     with pytest.raises(ArtifactError, match=r"j\.json: expected a JSON file"):
         read_json(tmp_path / "j.json")
+
+
+def test_leftovers_are_only_what_a_writer_of_ours_leaves(tmp_path):
+    theirs = [".bashrc", ".bashrc.old-2024", ".cfg.tmp-keep"]
+    for name in (*theirs, ".final.tmp-12"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    remove_leftovers(tmp_path, {"final", "best"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == theirs
+
+
+def test_what_a_killed_writer_had_set_aside_comes_back(tmp_path):
+    (tmp_path / ".final.old-12").mkdir()
+    (tmp_path / ".final.old-12" / "weights").write_text("x", encoding="utf-8")
+    (tmp_path / ".final.tmp-12").mkdir()
+    remove_leftovers(tmp_path, {"final"})
+    assert (tmp_path / "final" / "weights").is_file()
+    assert [p.name for p in tmp_path.iterdir()] == ["final"]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"files": [], "about": {}}', "{"])
+def test_a_manifest_that_is_none_is_a_message(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"no readable manifest\.json"):
+        verify_folder(tmp_path)

@@ -123,7 +123,7 @@ def test_weights_of_another_shape_are_refused(encoder, tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_no_hub_look_up(tmp_path):
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="expected a model folder, found none"):
         load_bert(tmp_path / "nobody")
 
 
@@ -246,3 +246,10 @@ def test_one_process_is_the_identity_of_every_collective(monkeypatch):
     assert gather_rows(rows, [2], alone) is rows
     assert summed(rows, alone) is rows
     assert parameter.grad is None
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"model": {"vocab": 3}}'])
+def test_a_tokenizer_without_a_vocabulary_is_a_message(tmp_path, text):
+    (tmp_path / "tokenizer.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match="expected a tokenizer with a vocabulary"):
+        special_ids(tmp_path)

@@ -12,6 +12,7 @@ def started(monkeypatch):
     """Return a list that receives (command, environment) instead of a process that ends here."""
     calls = []
     monkeypatch.setattr(launch.os, "execve", lambda _, command, env: calls.append((command, env)))
+    monkeypatch.setattr(launch.signal, "pthread_sigmask", lambda *_: set())
     monkeypatch.delenv(launch.LAUNCHED, raising=False)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     return calls
@@ -141,3 +142,43 @@ def test_a_workers_of_torchrun_is_a_started_process(started, monkeypatch):
 def test_automatic_is_one_process_per_gpu(monkeypatch, asked, device, n_gpus, expected):
     monkeypatch.setattr(launch, "gpu_count", lambda: n_gpus)
     assert launch.process_count(asked, device) == expected
+
+
+def test_ranks_of_other_launchers_are_not_handed_on(started, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    launch.become_training(["train"], n_processes=1, threads=2, most_processes=4)
+    assert {"WORLD_SIZE", "RANK"}.isdisjoint(started[0][1])
+
+
+def test_an_error_that_all_see_is_said_by_the_first_alone(monkeypatch, capfd):
+    assert _result(monkeypatch, _Worker(1, looks=3), _Worker(1)) == 1
+    assert "rank 0 of 2 failed" in capfd.readouterr().err
+
+
+def test_what_another_than_the_first_says_is_shown_when_it_is_the_cause(monkeypatch, capfd):
+    workers = iter([_Worker(LOST, looks=3), _Worker(1)])
+
+    def start(*_, stderr, **__):
+        if stderr is not None:
+            stderr.write(b"error: the cause\n")
+        return next(workers)
+
+    monkeypatch.setattr(launch.subprocess, "Popen", start)
+    assert launch.become_training(["train"], n_processes=2, threads=2, most_processes=4) == 1
+    assert capfd.readouterr().err.startswith("error: the cause\nerror: rank 1 of 2 failed")
+
+
+def test_nobody_is_left_when_the_launcher_is_interrupted(monkeypatch):
+    worker = _Worker(0, looks=10**6, obeys={signal.SIGKILL: -9})
+    worker.kill = lambda: worker.send_signal(signal.SIGKILL)
+    worker.wait = worker.poll
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda *_, **__: worker)
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(launch.time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        launch.become_training(["train"], n_processes=2, threads=2, most_processes=4)
+    assert signal.SIGKILL in worker.got

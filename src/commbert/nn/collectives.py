@@ -12,7 +12,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor
 
-from commbert.errors import PeerLostError
+from commbert.errors import PeerLostError, SettingsError
 
 _TIMEOUT = timedelta(minutes=10)
 _BROKEN = ("gloo", "Connection closed", "Connection reset", "NCCL", "Broken pipe")
@@ -34,12 +34,21 @@ class Processes:
 
 
 def join(device_type: str) -> Processes:
-    """Join the other processes: NCCL on CUDA, gloo elsewhere. Alone if nobody started several."""
+    """Join the other processes: NCCL on CUDA, gloo elsewhere. Alone if nobody started several.
+
+    Raises:
+        SettingsError: If there are more processes than GPUs.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         return Processes()
     here = Processes(int(os.environ["RANK"]), world_size, int(os.environ["LOCAL_RANK"]))
     if device_type == "cuda":
+        if here.local_rank >= torch.cuda.device_count():
+            raise SettingsError(
+                f"runtime.processes: expected at most {torch.cuda.device_count()}, the GPUs of this machine, "
+                f"found {world_size}. Use auto."
+            )
         torch.cuda.set_device(here.local_rank)
     dist.init_process_group(
         "nccl" if device_type == "cuda" else "gloo",

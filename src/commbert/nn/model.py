@@ -40,13 +40,27 @@ _OUTSIDE = {
 }
 
 
+def read_vocabulary(tokenizer_folder: Path) -> dict[str, int]:
+    """Return the id of every entry of ``tokenizer.json``.
+
+    Raises:
+        ModelError: If there is no vocabulary in it.
+    """
+    path = tokenizer_folder / "tokenizer.json"
+    try:
+        vocabulary: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+        return {str(entry): int(number) for entry, number in vocabulary.items()}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(f"{path}: expected a tokenizer with a vocabulary, found: {error!r}.") from error
+
+
 def special_ids(tokenizer_folder: Path) -> SpecialIds:
     """Read the special tokens' ids from ``tokenizer.json``.
 
     Raises:
         ModelError: If one is missing.
     """
-    vocabulary = json.loads((tokenizer_folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    vocabulary = read_vocabulary(tokenizer_folder)
     missing = [t for t in SPECIALS if t not in vocabulary]
     if missing:
         raise ModelError(
@@ -63,6 +77,8 @@ def load_transformers(folder: Path, *, seed: int = 0) -> BertForPreTraining:
     Raises:
         ModelError: If weights do not fit the config, or encoder weights are missing.
     """
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: expected a model folder, found none.")
     torch.manual_seed(seed)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -80,7 +96,7 @@ def load_transformers(folder: Path, *, seed: int = 0) -> BertForPreTraining:
             raise ModelError(
                 f"{folder}: the weights do not fit the sizes in config.json. Fetch the model again."
             ) from error
-        reason = (str(error).splitlines() or [""])[0][:300]
+        reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{folder}: cannot be loaded as BERT: {type(error).__name__}: {reason}") from error
     model: BertForPreTraining = loaded[0]
     info: dict[str, Any] = loaded[1]

@@ -78,6 +78,8 @@ class Contrastive(Section):
 
     @model_validator(mode="after")
     def _starts_within_bounds(self) -> "Contrastive":
+        if self.temperature_min >= self.temperature_max:
+            raise ValueError("temperature_min must be below temperature_max")
         learnt = self.temperature_learning_rate is not None
         if learnt and not self.temperature_min <= self.temperature <= self.temperature_max:
             raise ValueError(

@@ -1,7 +1,6 @@
 """train: windows, pairs and the start model to best/ and final/, with metrics.jsonl."""
 
 import contextlib
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from commbert.artifacts import (
     sha256_file,
     write_json,
 )
-from commbert.errors import ModelError, SettingsError
+from commbert.errors import ModelError, SettingsError, TrainingError
 from commbert.monitoring import machine
 from commbert.nn.collectives import Processes, join, leave, losses_of_peers_named
 from commbert.nn.counters import SCHEME
@@ -33,7 +32,7 @@ from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
 from commbert.training.batches import Context
 from commbert.training.checkpoints import CheckpointStore
-from commbert.training.data import DataPaths, TrainingData, read_training_data
+from commbert.training.data import DataPaths, TrainingData, read_training_data, regular_ids
 from commbert.training.loop import Rhythm, load_best, train
 from commbert.training.plan import make_plan
 from commbert.training.strategies import choose_strategy, make_strategy
@@ -109,6 +108,7 @@ def _run(
     data = read_training_data(
         paths, validation_windows=settings.validation_windows, validation_pairs=settings.validation_pairs
     )
+    accounting = read_json(corpus)
     network = _network(settings, runtime, model_folder).to(device)
     precision, reason = choose_precision(settings.precision, device)
     n_parameters = sum(p.numel() for p in network.parameters())
@@ -118,7 +118,7 @@ def _run(
     store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision, products))
     with store.lock() if processes.is_first else contextlib.nullcontext():
         if processes.is_first:
-            remove_leftovers(outputs[0].parent)
+            remove_leftovers(outputs[0].parent, {path.name for path in outputs})
             for line in store.prepare():
                 _log.warning("%s", line)
             facts = (context.plan.n_steps, device, processes.world_size, strategy_name, strategy_reason)
@@ -145,7 +145,7 @@ def _run(
             "environment": environment(),
             "parameters_trained": sum(p.numel() for p in strategy.parameters.values()),
         }
-        _write_outputs(whole, context, store, model_folder, read_json(corpus), outputs, summary)
+        _write_outputs(whole, context, store, model_folder, accounting, outputs, summary)
         store.forget_others()
     return summary
 
@@ -195,7 +195,10 @@ def _context(
             f"found {config.max_position_embeddings}. Lower windows.max_length."
         )
     plan = make_plan(settings, n_windows=len(data.windows), n_pairs=len(data.pairs), world_size=processes.world_size)
-    special_set = list(vars(specials).values())
+    if not plan.n_steps:
+        raise TrainingError("training.objectives: expected rows for what has a weight, found no pairs to train on.")
+    if settings.objectives.has_contrastive and not len(data.pairs):
+        _log.warning("there are no pairs to train on: the pair loss is 0 in every step")
     pooling = read_manifest(model_folder)["about"]["settings"]["pooling"]
     autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
     return Context(
@@ -203,19 +206,13 @@ def _context(
         data=data,
         plan=plan,
         specials=specials,
-        regular_ids=_regular_ids(model_folder, special_set),
+        regular_ids=regular_ids(model_folder, list(vars(specials).values())),
         pooling=pooling,
         most_positions=config.max_position_embeddings,
         processes=processes,
         device=device,
         autocast=autocast,
     )
-
-
-def _regular_ids(model_folder: Path, special: list[int]) -> np.ndarray:
-    """Return the ids that may stand in for a hidden token: no special and no unused entry."""
-    vocabulary = json.loads((model_folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    return np.array(sorted(i for t, i in vocabulary.items() if i not in special and not t.startswith("[unused")))
 
 
 def _identity(

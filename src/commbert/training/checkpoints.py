@@ -88,7 +88,10 @@ class CheckpointStore:
         for other in sorted(self.root.glob("*/identity.json")):
             steps = sorted(other.parent.glob("step-*"))
             if other.parent != self.folder and steps:
-                keys = ", ".join(_differences(read_json(other), self.identity))
+                try:
+                    keys = ", ".join(_differences(read_json(other), self.identity))
+                except ArtifactError as error:
+                    keys = f"what nobody can say: {error}"
                 refused.append(f"{steps[-1]}: not resumed, it differs in {keys}")
         return refused
 
@@ -103,14 +106,20 @@ class CheckpointStore:
         return None, skipped
 
     def checkpoint(self, step: int) -> Checkpoint:
-        """Return the checkpoint of a step, verified.
+        """Return the checkpoint of a step, verified with the best weights that it names and its metrics.
 
         Raises:
             ArtifactError: If it is damaged or not there.
         """
         folder = self._of_step(step)
         verify_folder(folder)
-        return Checkpoint(folder, read_json(folder / "state.json"))
+        found = Checkpoint(folder, read_json(folder / "state.json"))
+        best_step, n_bytes = found.state.get("best_step"), found.state.get("metrics_bytes", 0)
+        if best_step is not None:
+            verify_folder(self.best(best_step))
+        if n_bytes and (not self.metrics.is_file() or self.metrics.stat().st_size < n_bytes):
+            raise ArtifactError(f"{folder}: {self.metrics} has lost rows that were written before it.")
+        return found
 
     def _of_step(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from commbert import tables
 from commbert.errors import DataError
 from commbert.known import read_known
+from commbert.nn.model import read_vocabulary
 
 Ints = NDArray[np.int64]
 
@@ -87,6 +88,9 @@ def read_windows(path: Path) -> Ragged:
     """Read the token ids of a windows table."""
     table = tables.read(path, tables.WINDOWS, ["input_ids"])
     values, offsets = tables.list_values(table["input_ids"])
+    empty = np.flatnonzero(np.diff(offsets) == 0)
+    if len(empty):
+        raise DataError(f"{path}: expected tokens in every window, found none in row {empty[0]}. Rerun windows.")
     return Ragged(values.astype(np.int64), offsets)
 
 
@@ -115,6 +119,13 @@ def read_training_data(paths: DataPaths, *, validation_windows: int, validation_
         validation_windows=heldout.rows(evenly(len(heldout), validation_windows)),
         validation_positive=positive,
         validation_negative=negative,
+    )
+
+
+def regular_ids(model_folder: Path, special: Sequence[int]) -> Ints:
+    """Return the ids that may stand in for a hidden token: no special and no unused entry."""
+    return np.array(
+        sorted(i for t, i in read_vocabulary(model_folder).items() if i not in special and not t.startswith("[unused"))
     )
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from commbert.errors import EXIT_PEER_LOST, EXIT_STOPPED, EXIT_USER_ERROR, SettingsError
 from commbert.monitoring import gpu_count
-from commbert.training.stopping import listening
+from commbert.training.stopping import SIGNALS, Stop, listening
 
 TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184"
 """Keeps glibc from giving pages back between steps: less time and less memory (measured)."""
 LAUNCHED = "COMMBERT_LAUNCHED"
+"""The process that started this one."""
 RENDEZVOUS = "COMMBERT_RENDEZVOUS"
 """Where the processes of one machine find each other: a file, so that nobody else can join."""
 _GRACE_S = 20.0
@@ -28,6 +29,7 @@ _GRACE_S = 20.0
 _LAST_S = 10.0
 """Time to obey, before they are killed."""
 _PR_SET_PDEATHSIG = 1
+_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
 def process_count(processes: int | str, device: str) -> int:
@@ -54,20 +56,26 @@ def become_training(arguments: list[str], *, n_processes: int, threads: int, mos
             f"runtime.processes: expected at most training.micro_batches = {most_processes}, found {n_processes}. "
             "Raise training.micro_batches or lower runtime.processes."
         )
-    env = dict(os.environ)
-    env[LAUNCHED] = "1"
+    # What another launcher (MPI, a cluster) has said of its processes is none of ours.
+    env = {name: value for name, value in os.environ.items() if name not in _RANKS}
+    env[LAUNCHED] = str(os.getpid())
     env["OMP_NUM_THREADS"] = str(max(1, threads // n_processes))
     env.setdefault("GLIBC_TUNABLES", TUNABLES)
     command = [sys.executable, "-m", "commbert", *arguments]
     sys.stdout.flush()
     sys.stderr.flush()
     if n_processes == 1:
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         os.execve(command[0], command, env)
     if sys.platform == "linux":
         env.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    with tempfile.TemporaryDirectory(prefix="commbert-") as folder:
+    with tempfile.TemporaryDirectory(prefix="commbert-") as folder, listening() as stop:
         env[RENDEZVOUS] = Path(folder, "rendezvous").as_uri()
-        return _Workers(command, env, n_processes).run()
+        workers = _Workers(command, env, n_processes, Path(folder))
+        try:
+            return workers.wait(stop)
+        finally:
+            workers.kill()
 
 
 def is_launched() -> bool:
@@ -79,39 +87,48 @@ def follow_launcher() -> None:
     """Ask Linux for a SIGTERM, the wish to stop, when the launcher dies, so that nobody trains on unseen."""
     if RENDEZVOUS in os.environ and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() == 1:
+        if os.getppid() != int(os.environ[LAUNCHED]):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 class _Workers:
-    def __init__(self, command: list[str], env: dict[str, str], n: int) -> None:
-        # Each in a process group of its own: Ctrl-C comes to this process alone, which hands it on.
-        self._workers = [
-            subprocess.Popen(
-                command,
-                env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)},
-                process_group=0,
-            )
-            for rank in range(n)
-        ]
+    def __init__(self, command: list[str], env: dict[str, str], n: int, folder: Path) -> None:
+        """Start all; the first one speaks, what the others say is kept until it is needed."""
+        self._said = [folder / f"stderr.{rank}" for rank in range(n)]
+        # Children inherit the mask: a signal waits until they listen.
+        old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        self._workers = [self._start(command, env, rank, n) for rank in range(n)]
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
 
-    def run(self) -> int:
+    def _start(self, command: list[str], env: dict[str, str], rank: int, n: int) -> subprocess.Popen[bytes]:
+        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n)}
+        with self._said[rank].open("wb") as file:
+            # Each in a process group of its own: Ctrl-C comes to the launcher alone, which hands it on.
+            return subprocess.Popen(command, env={**env, **ranks}, process_group=0, stderr=file if rank else None)
+
+    def wait(self, stop: Stop) -> int:
         """Wait for all; end the others when one fails. Return 0, the code of a stop, or that of a failure."""
         failed: tuple[int, int] | None = None
         failed_at: float | None = None
         sent: set[signal.Signals] = set()
-        with listening() as stop:
-            while any(w.poll() is None for w in self._workers):
-                time.sleep(0.05)
-                failed = failed or self._first_failure()
-                if failed_at is None and (failed or EXIT_PEER_LOST in self._codes()):
-                    failed_at = time.monotonic()
-                since_s = time.monotonic() - failed_at if failed_at is not None else 0.0
-                if stop.requested or since_s > _GRACE_S:
-                    self._send(signal.SIGTERM, sent)
-                if since_s > _GRACE_S + _LAST_S:
-                    self._send(signal.SIGKILL, sent)
+        while any(w.poll() is None for w in self._workers):
+            time.sleep(0.05)
+            failed = failed or self._first_failure()
+            if failed_at is None and (failed or EXIT_PEER_LOST in self._codes()):
+                failed_at = time.monotonic()
+            since_s = time.monotonic() - failed_at if failed_at is not None else 0.0
+            if stop.requested or since_s > _GRACE_S:
+                self._send(signal.SIGTERM, sent)
+            if since_s > _GRACE_S + _LAST_S:
+                self._send(signal.SIGKILL, sent)
         return self._result(failed or self._first_failure())
+
+    def kill(self) -> None:
+        """Leave nobody behind, whatever made this process go: a second Ctrl-C, a bug."""
+        for worker in self._workers:
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait()
 
     def _codes(self) -> list[int | None]:
         return [w.poll() for w in self._workers]
@@ -135,12 +152,15 @@ class _Workers:
         if failed is None:
             return EXIT_STOPPED if EXIT_STOPPED in codes else 0
         rank, code = failed
+        if code == codes[0]:
+            rank = 0  # an error that all of them see has been said by the first
+        if rank and self._said[rank].is_file():
+            sys.stderr.write(self._said[rank].read_text(encoding="utf-8", errors="replace"))
         how = f"failed with exit code {code}; its message stands above"
         if code < 0:
-            how = f"was killed by {signal.Signals(-code).name}" + (
-                " (out of memory?)" if code == -signal.SIGKILL else ""
-            )
+            how = f"was killed by {signal.Signals(-code).name}"
+            how += " (out of memory?)" if code == -signal.SIGKILL else ""
         if code == EXIT_PEER_LOST:
             how = "lost the connection to the others"
-        print(f"error: rank {rank} of {len(codes)} {how}. The last checkpoint is kept.", file=sys.stderr)  # noqa: T201
+        print(f"error: rank {rank} of {len(codes)} {how}.", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR

@@ -221,6 +221,12 @@ class _Loop:
         """Measure on validation rows, alike on every process, and keep the weights if they are the best so far."""
         state, settings = self.state, self.context.settings
         found = validation_figures(self.strategy.model, self.context)
+        bad = [name for name, value in found.items() if value is not None and not math.isfinite(value)]
+        if bad:
+            raise TrainingError(
+                f"step {state.step}: {', '.join(bad)} of the validation not finite: the weights have become too large. "
+                "Lower training.optimizer.learning_rate; the last checkpoint is kept."
+            )
         self.record.write({"event": "validation", "step": state.step, **found})
         value = found[settings.best_metric]
         if value is None:

@@ -34,6 +34,8 @@ def listening() -> Iterator[Stop]:
 
     old = {s: signal.signal(s, request) for s in SIGNALS}
     _listening.append(stop)
+    # A launcher holds them back until here, so that none is lost while this process starts.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         yield stop
     finally:
