@@ -92,7 +92,7 @@ def summed(tensor: Tensor, processes: Processes) -> Tensor:
     return tensor
 
 
-def sum_gradients(parameters: list[torch.nn.Parameter], processes: Processes) -> Float[Tensor, ""]:
+def sum_gradients(parameters: Sequence[Tensor], processes: Processes) -> Float[Tensor, ""]:
     """Replace each gradient by its sum over all processes; a missing one counts as zero.
 
     Returns:
