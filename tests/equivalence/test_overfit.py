@@ -3,12 +3,15 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from commbert.nn.measures import packed_places
 from commbert.nn.packing import pack
 from commbert.training import batches
 from equivalence.training_case import NO_DROPOUT, REGULAR, SPECIALS, context, data, network, ragged, settings, train_in
+
+pytestmark = pytest.mark.slow
 
 N_WINDOWS, N_TOKENS = 32, 12
 N_STEPS = 400

@@ -26,6 +26,8 @@ from equivalence.training_case import (
     worker,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory) -> Path:

@@ -19,6 +19,8 @@ from commbert.training.checkpoints import CheckpointStore
 from commbert.training.strategies import choose_strategy, make_strategy
 from equivalence.training_case import context, free_port, network, rows_of, settings, train_in, trained
 
+pytestmark = pytest.mark.slow
+
 CPU = torch.device("cpu")
 # Five windows and three pairs in four parts: parts of words alone, and rounds in which one process has nothing.
 CASES = {
