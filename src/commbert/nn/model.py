@@ -19,8 +19,6 @@ from commbert.nn.encoder import Bert, check_config
 from commbert.nn.packing import SpecialIds, TokenSequence, pack_sequences, pooled
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-
-
 _LAYER = {
     "attention_out": "attention.output.dense",
     "attention_norm": "attention.output.LayerNorm",

@@ -70,13 +70,13 @@ class Replicated:
         self.temperature = Temperature(settings.contrastive, torch.zeros((), dtype=model.dtype, device=_device(model)))
         if self.temperature.parameter is not None:
             self.parameters[LOG_TEMPERATURE] = self.temperature.parameter
-        self.optimizer = self._make_optimizer(settings)
+        groups, options = parameter_groups(self.parameters, settings), adamw_options(settings.optimizer)
+        self.optimizer = self._make_optimizer(groups, options)
 
     def _share(self) -> None:
         """Change the model in place before the optimizer is made."""
 
-    def _make_optimizer(self, settings: TrainingSettings) -> torch.optim.Optimizer:
-        groups, options = parameter_groups(self.parameters, settings), adamw_options(settings.optimizer)
+    def _make_optimizer(self, groups: list[dict[str, object]], options: dict[str, object]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(groups, **options)  # type: ignore[arg-type]
 
     def sum_gradients(self) -> Tensor:
@@ -141,8 +141,7 @@ class Replicated:
 class Zero1(Replicated):
     """Each process keeps the optimizer's state of its share of the parameters (torch's own ZeRO 1)."""
 
-    def _make_optimizer(self, settings: TrainingSettings) -> torch.optim.Optimizer:
-        groups, options = parameter_groups(self.parameters, settings), adamw_options(settings.optimizer)
+    def _make_optimizer(self, groups: list[dict[str, object]], options: dict[str, object]) -> torch.optim.Optimizer:
         return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, **options)  # type: ignore[arg-type]
 
     @property
