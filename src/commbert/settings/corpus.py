@@ -1,11 +1,11 @@
 """Settings of the stages ``fetch`` and ``ingest``."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import pathspec
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from commbert.settings.base import Fraction, Name, Section, Seed, Sha256
+from commbert.settings.base import Digest, Fraction, Name, Section, Seed, Sha256
 
 
 class _Source(Section):
@@ -17,6 +17,16 @@ class _Source(Section):
     """Patterns of paths inside the source that are read; ``**`` stands for any number of folders."""
     exclude: tuple[str, ...] = ()
     """Patterns of paths that are left out, after ``include``."""
+    shards: Annotated[int, Field(ge=1, le=4096)] = 1
+    """Into how many jobs the source is dealt; about one per million lines. It changes no result."""
+    shard_by: Literal["directory", "file"] = "directory"
+    """What is dealt: ``directory`` keeps the files of a folder together, so that a new one reruns one shard; ``file``
+    for sources with few, large folders."""
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """Name of each shard, in order."""
+        return tuple(f"{self.name}-{i:05d}-of-{self.shards:05d}" for i in range(self.shards))
 
     @field_validator("include", "exclude")
     @classmethod
@@ -49,9 +59,63 @@ class PathSource(_Source):
     """What the source is."""
     path: Annotated[str, Field(min_length=1)]
     """A file, a folder, or a glob pattern; relative to the working folder."""
+    digest: Digest | None = None
+    """Digest of the files that are read, as in the report's table of sources; others are refused. null = not pinned."""
 
 
-Source = Annotated[WheelSource | PathSource, Field(discriminator="kind")]
+class GitSource(_Source):
+    """One commit of a git repository, read from its object store: no checkout, no hooks, no submodules."""
+
+    kind: Literal["git"]
+    """What the source is."""
+    url: Annotated[str, Field(min_length=1)]
+    """Address of the repository; its protocol and host must be among ``corpus.git``."""
+    commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
+    """The commit, 40 hexadecimal digits."""
+
+
+class ArchiveSource(_Source):
+    """A tar archive (plain, gzip, xz, zstd) or a zip archive, read as a stream and never extracted."""
+
+    kind: Literal["archive"]
+    """What the source is."""
+    path: Annotated[str, Field(min_length=1)] | None = None
+    """A file on this machine; either this or ``url``."""
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s'\"<>{}]+$")] | None = None
+    """Address to fetch it from."""
+    sha256: Sha256
+    """Digest of the archive; another file is refused."""
+
+    @model_validator(mode="after")
+    def _has_one_place(self) -> Self:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("expected either path or url")
+        return self
+
+
+class TableSource(_Source):
+    """Rows of a CSV, JSON-lines or Parquet file, each made a text of its own by a template."""
+
+    kind: Literal["table"]
+    """What the source is."""
+    path: Annotated[str, Field(min_length=1)]
+    """A .csv, .tsv, .jsonl or .parquet file; relative to the working folder."""
+    template: Annotated[str, Field(min_length=1)]
+    """Text of a row, with columns in braces: ``"{title}\\n{body}"``; ``{{`` is a brace."""
+    sha256: Sha256
+    """Digest of the file; another file is refused."""
+
+
+Source = Annotated[WheelSource | PathSource | GitSource | ArchiveSource | TableSource, Field(discriminator="kind")]
+
+
+class GitRules(Section):
+    """Where git sources may come from."""
+
+    protocols: tuple[Literal["https", "ssh", "file"], ...] = ("https",)
+    """Protocols that are allowed."""
+    hosts: tuple[str, ...] = ("github.com", "gitlab.com", "gitlab.eurecom.fr")
+    """Hosts that are allowed; a ``file`` address has none."""
 
 
 class SplitSettings(Section):
@@ -84,8 +148,16 @@ class CorpusSettings(Section):
     """Longer lines are dropped (characters): 0.1 % of the lines of a code base, 8 % of its characters, all tables."""
     drop_duplicates: bool = True
     """Keep one of several byte-identical files."""
+    near_duplicates: Annotated[float, Field(ge=0.5, le=1.0)] | None = 0.9
+    """Keep one of several files that share at least this part of their distinct lines (Jaccard); null = keep all."""
     drop_generated: bool = True
-    """Skip files that say in their first lines that a program wrote them."""
+    """Skip files that a program wrote, by what their first lines say, and files that are tables of numbers."""
+    drop_licence_headers: bool = True
+    """Leave out the comment at the head of a file that states its licence."""
+    redact_secrets: bool = True
+    """Replace what looks like a key, token or password by ``********``, everywhere; counted in the report."""
+    git: GitRules = GitRules()
+    """Where git sources may come from."""
     split: SplitSettings = SplitSettings()
     """Train, validation, test: by directory."""
 
