@@ -58,7 +58,7 @@ localrules:
 rule data:
     input:
         rules.words.output.summary,
-        rules.windows.output.summary,
+        rules.list_windows.output.summary,
         rules.pairs.output.summary,
         rules.tokenizer.output.receipts,
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pynvml
 
 
 @dataclass
@@ -74,6 +73,8 @@ def _cpu_name() -> str:
 
 
 def _gpus() -> list[dict[str, Any]]:
+    import pynvml  # noqa: PLC0415  (50 ms that the data stages need not spend)
+
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:

@@ -4,7 +4,10 @@ Every file carries in its metadata the schema's name and version, the digests of
 from, and its row count.
 """
 
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +16,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from commbert.artifacts import atomic_file
+from commbert.artifacts import atomic_file, read_json, sha256_file, write_json
 from commbert.errors import DataError
+from commbert.provenance import digest
 
 SPLITS = ("train", "validation", "test")
 PAIR_KINDS = ("same_line", "english", "random_code", "frequency_matched")
 """The first is positive, the others are negative."""
 
 _PREFIX = b"commbert."
+_ROW_GROUP = 65_536
+_RERUN = "Rerun the stage that makes it."
 
 
 @dataclass(frozen=True)
@@ -38,29 +44,74 @@ def _schema(**columns: pa.DataType) -> pa.Schema:
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in columns.items()])
 
 
+def _list(kind: pa.DataType) -> pa.DataType:
+    return pa.list_(pa.field("item", kind, nullable=False))
+
+
+SHARD_FILES = Table(
+    "shard/files",
+    1,
+    # Rows in the order of the corpus (corpus.selection); file_no counts from 0 in each shard.
+    _schema(
+        path=pa.string(),
+        language=pa.string(),
+        encoding=pa.string(),
+        n_bytes=pa.uint64(),
+        sha256=pa.string(),
+        reason=pa.string(),
+        n_lines=pa.uint32(),
+        n_used_lines=pa.uint32(),
+        n_blank_lines=pa.uint32(),
+        n_long_lines=pa.uint32(),
+        n_licence_lines=pa.uint32(),
+        n_secrets=pa.uint32(),
+        # Hashes of its distinct long lines, sorted; none for a file that is not read.
+        line_hashes=_list(pa.uint64()),
+    ),
+    dictionary=("language", "encoding", "reason"),
+)
+LINES = Table(
+    "shard/lines",
+    2,
+    # Rows by file_no, then line_no. Files that were read; whether they are kept is decided over the whole corpus.
+    _schema(file_no=pa.uint32(), line_no=pa.uint32(), text=pa.string(), code=pa.string()),
+)
+SHARD_WORDS = Table("shard/words", 1, _schema(word=pa.string()))  # Rows by code, which is the row number.
+LINE_CODES = Table(
+    "shard/line_codes",
+    1,
+    # Rows by file_no, then line_no; codes of the line's words (distinct, of two or more) or of its pre-tokens (all).
+    _schema(file_no=pa.uint32(), line_no=pa.uint32(), codes=_list(pa.uint32())),
+)
+FILE_COUNTS = Table(
+    "shard/file_counts",
+    1,
+    # Rows by file_no, then code; n = lines that hold the word, or occurrences of the pre-token.
+    _schema(file_no=pa.uint32(), code=pa.uint32(), n=pa.uint32()),
+)
 FILES = Table(
     "corpus/files",
-    1,
-    # Rows by source, then path. file_id counts all files that were seen, the dropped ones too.
+    2,
+    # Rows by file_id, in the order of the corpus: source by source, shard by shard. Files that were dropped count too.
     _schema(
         file_id=pa.uint32(),
         source=pa.string(),
         path=pa.string(),
         language=pa.string(),
+        encoding=pa.string(),
         split=pa.string(),
         n_lines=pa.uint32(),
+        n_used_lines=pa.uint32(),
+        n_blank_lines=pa.uint32(),
+        n_long_lines=pa.uint32(),
+        n_licence_lines=pa.uint32(),
+        n_secrets=pa.uint32(),
         n_bytes=pa.uint64(),
         sha256=pa.string(),
         kept=pa.bool_(),
         reason=pa.string(),
     ),
-    dictionary=("source", "language", "split", "reason"),
-)
-LINES = Table(
-    "corpus/lines",
-    1,
-    # Rows by file_id, then line_no. Kept files only.
-    _schema(file_id=pa.uint32(), line_no=pa.uint32(), text=pa.string(), code=pa.string()),
+    dictionary=("source", "language", "encoding", "split", "reason"),
 )
 CORPUS_WORDS = Table(
     "corpus/words",
@@ -77,10 +128,10 @@ CORPUS_WORDS = Table(
     ),
 )
 LINE_WORDS = Table(
-    "corpus/line_words",
+    "pairs/heldout_lines",
     1,
-    # Rows by file_id, line_no; word_ids distinct, in order of appearance. Lines with two words or more.
-    _schema(file_id=pa.uint32(), line_no=pa.uint32(), word_ids=pa.list_(pa.field("item", pa.uint32(), nullable=False))),
+    # Rows by file_id, line_no; word_ids distinct, ascending. Lines of the held-out splits with two words or more.
+    _schema(file_id=pa.uint32(), line_no=pa.uint32(), word_ids=_list(pa.uint32())),
 )
 WORDS = Table(
     "tokenizer/words",
@@ -91,7 +142,7 @@ WORDS = Table(
         word=pa.string(),
         n_lines=pa.uint64(),
         n_files=pa.uint32(),
-        token_ids=pa.list_(pa.field("item", pa.int32(), nullable=False)),
+        token_ids=_list(pa.int32()),
         n_pieces_before=pa.uint8(),
         in_english=pa.bool_(),
         in_code=pa.bool_(),
@@ -99,22 +150,45 @@ WORDS = Table(
 )
 WINDOWS = Table(
     "windows",
-    1,
-    # Rows by file_id, then line_no (the centre).
+    2,
+    # Rows by file_id, then line_no (the centre). first_token counts in the token stream of the file: windows overlap,
+    # and a reader that lays the stream together holds each token once.
     _schema(
         file_id=pa.uint32(),
         line_no=pa.uint32(),
         first_line=pa.uint32(),
         last_line=pa.uint32(),
-        input_ids=pa.list_(pa.field("item", pa.int32(), nullable=False)),
+        first_token=pa.uint32(),
+        input_ids=_list(pa.int32()),
         n_tokens=pa.uint16(),
         n_dropped_lines=pa.uint8(),
     ),
 )
+HASHES = Table(
+    "shard/hashes",
+    1,
+    # Rows sorted; kind 0 = a line, 1 = a long line, 2 = a window. What leaks from training into the held-out splits.
+    _schema(split=pa.uint8(), kind=pa.uint8(), hash=pa.uint64(), n=pa.uint32()),
+)
+DRAWN = Table(
+    "shard/drawn",
+    1,
+    # Rows by file_id, line_no, word_id_a, word_id_b: positive pairs that may be taken, the lowest priorities first.
+    _schema(
+        split=pa.uint8(),
+        word_id_a=pa.uint32(),
+        word_id_b=pa.uint32(),
+        file_id=pa.uint32(),
+        line_no=pa.uint32(),
+        priority=pa.uint64(),
+    ),
+)
+PAIR_KEYS = Table("shard/pair_keys", 1, _schema(key=pa.uint64()))  # Rows sorted.
 PAIRS = Table(
     "pairs",
     1,
-    # Rows as drawn: each positive is followed by its negatives, which repeat its word_id_a, file_id and line_no.
+    # Rows by file_id, line_no and words: each positive is followed by its negatives, which repeat its word_id_a,
+    # file_id and line_no.
     _schema(
         word_id_a=pa.uint32(),
         word_id_b=pa.uint32(),
@@ -156,25 +230,67 @@ def write(path: Path, table: Table, columns: Any, *, provenance: dict[str, str])
     Raises:
         DataError: If the columns do not fit the schema.
     """
-    try:
-        if not isinstance(columns, pa.Table):
-            columns = pa.table(columns)
-        data = columns.select(table.schema.names).cast(table.schema)
-    except (pa.ArrowException, ValueError, KeyError, TypeError, OverflowError) as error:
-        raise DataError(f"{path}: the columns do not fit {table.name} version {table.version}: {error}") from error
-    data = data.replace_schema_metadata(_metadata(table, data.num_rows, provenance))
-    with atomic_file(path) as tmp:
-        pq.write_table(
-            data,
-            tmp,
-            compression="zstd",
-            compression_level=3,
-            use_dictionary=list(table.dictionary),
-            write_statistics=False,
-            write_page_checksum=True,
-            row_group_size=65_536,
-        )
-    return int(data.num_rows)
+    with writing(path, table, provenance=provenance) as out:
+        out.add(columns)
+    return out.n_rows
+
+
+class Writer:
+    """Takes the rows of a table bit by bit; row groups are of one size, however the rows come."""
+
+    def __init__(self, path: Path, table: Table, file: pq.ParquetWriter) -> None:
+        self.n_rows = 0
+        self._path, self._table, self._file = path, table, file
+        self._waiting: list[pa.Table] = []
+        self._n_waiting = 0
+
+    def add(self, columns: Any) -> None:
+        """Add rows: an Arrow table, or a mapping of column names to arrays; cast to the schema."""
+        table = self._table
+        try:
+            if not isinstance(columns, pa.Table):
+                columns = pa.table(columns)
+            data = columns.select(table.schema.names).cast(table.schema)
+        except (pa.ArrowException, ValueError, KeyError, TypeError, OverflowError) as error:
+            raise DataError(
+                f"{self._path}: the columns do not fit {table.name} version {table.version}: {error}"
+            ) from error
+        self.n_rows += data.num_rows
+        self._waiting.append(data)
+        self._n_waiting += data.num_rows
+        if self._n_waiting >= _ROW_GROUP:
+            self._write_groups(_ROW_GROUP)
+
+    def finish(self) -> None:
+        """Write what waits."""
+        self._write_groups(1)
+
+    def _write_groups(self, at_least: int) -> None:
+        data = pa.concat_tables([self._table.schema.empty_table(), *self._waiting])
+        at = 0
+        while data.num_rows - at >= at_least:
+            self._file.write_table(data.slice(at, _ROW_GROUP), row_group_size=_ROW_GROUP)
+            at += _ROW_GROUP
+        rest = data.slice(min(at, data.num_rows))
+        self._waiting, self._n_waiting = [rest], rest.num_rows
+
+
+@contextmanager
+def writing(path: Path, table: Table, *, provenance: dict[str, str]) -> Iterator[Writer]:
+    """Open a table that grows by ``Writer.add``; it appears whole when the block ends, or not at all."""
+    with atomic_file(path) as tmp, pq.ParquetWriter(
+        tmp,
+        table.schema,
+        compression="zstd",
+        compression_level=3,
+        use_dictionary=list(table.dictionary),
+        write_statistics=False,
+        write_page_checksum=True,
+    ) as file:
+        writer = Writer(path, table, file)
+        yield writer
+        writer.finish()
+        file.add_key_value_metadata(_metadata(table, writer.n_rows, provenance))
 
 
 def read(path: Path, table: Table, columns: Sequence[str] | None = None) -> pa.Table:
@@ -183,35 +299,98 @@ def read(path: Path, table: Table, columns: Sequence[str] | None = None) -> pa.T
     Raises:
         DataError: If it is missing, damaged, or another table.
     """
+    names = list(columns) if columns is not None else table.schema.names
+    batches = list(read_groups(path, table, names))
+    return pa.concat_tables([pa.schema([table.schema.field(n) for n in names]).empty_table(), *batches])
+
+
+def read_groups(path: Path, table: Table, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read a table as ``read`` does, one row group after the other, so that memory holds no more than one."""
+    expected = pa.schema([table.schema.field(name) for name in columns])
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            found = {k: v for k, v in (file.schema_arrow.metadata or {}).items() if k.startswith(_PREFIX)}
-            expected = _metadata(table, file.metadata.num_rows, {})
-            for key in (b"commbert.table", b"commbert.version", b"commbert.rows"):
-                if found.get(key) != expected[key]:
-                    raise DataError(
-                        f"{path}: expected {key.decode()} = {expected[key].decode()}, "
-                        f"found {(found.get(key) or b'nothing').decode()}. Rerun the stage that makes it."
-                    )
-            data = file.read(columns=list(columns) if columns is not None else None)
+            _check_header(path, table, file)
+            for i in range(file.num_row_groups):
+                data = file.read_row_group(i, columns=list(columns)).replace_schema_metadata(None)
+                if data.schema != expected:
+                    raise DataError(f"{path}: the columns are not those of {table.name}. {_RERUN}")
+                yield data
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path}: cannot be read as {table.name}: {error}. Rerun the stage that makes it.") from error
-    data = data.replace_schema_metadata(None)
-    expected_schema = pa.schema([table.schema.field(name) for name in columns or table.schema.names])
-    if data.schema != expected_schema:
-        raise DataError(f"{path}: the columns are not those of {table.name}. Rerun the stage that makes it.")
-    return data
+        raise DataError(f"{path}: cannot be read as {table.name}: {error}. {_RERUN}") from error
+
+
+def read_whole_files(path: Path, table: Table, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Read a table with a first column ``file_no`` in pieces of a row group or more that end where a file ends."""
+    rest: list[pa.Table] = []
+    for data in read_groups(path, table, columns):
+        file_no = data["file_no"].to_numpy()
+        last = int(np.searchsorted(file_no, file_no[-1])) if len(file_no) else 0
+        if last:
+            yield pa.concat_tables([*rest, data.slice(0, last)])
+            rest = [data.slice(last)]
+        else:
+            rest.append(data)
+    if rest:
+        yield pa.concat_tables(rest)
+
+
+def _check_header(path: Path, table: Table, file: pq.ParquetFile) -> None:
+    found = file.metadata.metadata or {}
+    expected = _metadata(table, file.metadata.num_rows, {})
+    for key in (b"commbert.table", b"commbert.version", b"commbert.rows"):
+        if found.get(key) != expected[key]:
+            raise DataError(
+                f"{path}: expected {key.decode()} = {expected[key].decode()}, "
+                f"found {(found.get(key) or b'nothing').decode(errors='replace')}. {_RERUN}"
+            )
 
 
 def provenance_of(path: Path) -> dict[str, str]:
     """Return what ``write`` stored with a table: digests of settings and inputs, rows, schema."""
-    metadata = pq.read_schema(path).metadata or {}
+    metadata = pq.read_metadata(path).metadata or {}
     return {k[len(_PREFIX) :].decode(): v.decode() for k, v in metadata.items() if k.startswith(_PREFIX)}
 
 
 def _metadata(table: Table, n_rows: int, provenance: dict[str, str]) -> dict[bytes, bytes]:
     entries = {"table": table.name, "version": str(table.version), "rows": str(n_rows), **provenance}
     return {_PREFIX + k.encode(): v.encode() for k, v in entries.items()}
+
+
+def write_parts(path: Path, table: Table, parts: Sequence[Path], **about: Any) -> None:
+    """Write the list of files that together, in this order, are a table; and remove older ones from their folder."""
+    listed = []
+    for part in parts:
+        rows = int(provenance_of(part)["rows"])
+        listed.append({"path": os.path.relpath(part, path.parent), "rows": rows, "sha256": sha256_file(part)})
+    for folder in {part.parent for part in parts}:
+        for old in sorted(set(folder.glob("*.parquet")) - set(parts)):
+            old.unlink()
+    write_json(path, {"table": table.name, "version": table.version, "parts": listed, **about})
+
+
+def read_parts(path: Path, table: Table) -> list[Path]:
+    """Return the files that a list names, after checking that they are those it was written for.
+
+    Raises:
+        DataError: If the list is of another table, or a file is missing or differs.
+    """
+    listed = read_json(path)
+    if not isinstance(listed, dict) or (listed.get("table"), listed.get("version")) != (table.name, table.version):
+        raise DataError(f"{path}: expected a list of {table.name} version {table.version}. {_RERUN}")
+    parts = [path.parent / part["path"] for part in listed["parts"]]
+    for part, entry in zip(parts, listed["parts"], strict=True):
+        if not part.is_file() or sha256_file(part) != entry["sha256"]:
+            raise DataError(f"{part}: missing, or not the file that {path} names. {_RERUN}")
+    return parts
+
+
+def content_digest(path: Path) -> str:
+    """Return a digest of a table's content; of a list of files, one that the number of files does not change."""
+    if path.suffix != ".json":
+        return sha256_file(path)[:16]
+    listed = read_json(path)
+    told = {**listed, "parts": sum(part["rows"] for part in listed["parts"])}
+    return digest(json.dumps(told, sort_keys=True))
 
 
 def list_column(table: Table, name: str, rows: Sequence[Any]) -> pa.Array:

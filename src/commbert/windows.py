@@ -1,124 +1,131 @@
 """Windows: a line with its neighbours, as slices of the file's token stream."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
-TokenIds = np.ndarray[tuple[int], np.dtype[np.int32]]
-Offsets = np.ndarray[tuple[int], np.dtype[np.int64]]
+from commbert import counters, tables
 
-
-@dataclass(frozen=True)
-class Window:
-    """Lines ``first`` to ``last`` (indices within the file, inclusive) around ``centre``."""
-
-    centre: int
-    first: int
-    last: int
-    start: int
-    """First token of the window in the file's stream."""
-    stop: int
-    """Token after its last."""
-    n_dropped_lines: int
-
-
-def windows_of_file(
-    offsets: Offsets, *, lines_before: int, lines_after: int, stride: int, max_tokens: int
-) -> Iterator[Window]:
-    """Yield the windows of one file.
-
-    A window with more than ``max_tokens`` drops lines from its far ends, the farther one first, then alternating,
-    never its centre; a centre line that is too long alone keeps its beginning.
-
-    Args:
-        offsets: [n_lines + 1] token offsets of the lines in the stream.
-        lines_before: Lines before the centre.
-        lines_after: Lines after the centre.
-        stride: Lines from one centre to the next.
-        max_tokens: Tokens at most, specials not counted.
-    """
-    n_lines = len(offsets) - 1
-    for centre in range(0, n_lines, stride):
-        first, last = max(0, centre - lines_before), min(n_lines - 1, centre + lines_after)
-        n_dropped = 0
-        while offsets[last + 1] - offsets[first] > max_tokens and last > first:
-            # The farther end goes first; of two equally far ones the last line.
-            if last - centre >= centre - first:
-                last -= 1
-            else:
-                first += 1
-            n_dropped += 1
-        start = int(offsets[first])
-        stop = min(int(offsets[last + 1]), start + max_tokens)
-        if stop > start:
-            yield Window(centre, first, last, start, stop, n_dropped)
+Ints = NDArray[np.int64]
+_ROWS_AT_ONCE = 65_536
 
 
 @dataclass(frozen=True)
-class WindowColumns:
-    """Windows of a split, column by column; ``input_ids[i]`` are the ids of row i without specials."""
+class Windows:
+    """Windows of some whole files; lines are row numbers among the lines that they were cut from."""
 
-    file_id: list[int]
-    line_no: list[int]
-    first_line: list[int]
-    last_line: list[int]
-    input_ids: list[np.ndarray]
-    n_dropped_lines: list[int]
+    centre: Ints
+    first: Ints
+    last: Ints
+    start: Ints
+    """First token of the window in the stream of all lines."""
+    n_tokens: Ints
+    n_dropped_lines: Ints
+
+    def chosen(self, which: NDArray[Any]) -> "Windows":
+        """Return some of the windows, by a mask or by row numbers."""
+        return Windows(*(column[which] for column in vars(self).values()))
 
 
 def cut_windows(
-    ids: TokenIds,
-    offsets: Offsets,
-    file_ids: np.ndarray,
-    line_nos: np.ndarray,
+    offsets: Ints,
+    file_no: NDArray[np.integer[Any]],
+    stride: NDArray[np.integer[Any]],
     *,
     lines_before: int,
     lines_after: int,
-    stride: int,
     max_length: int,
-) -> WindowColumns:
-    """Cut all files of a split into windows.
+) -> Windows:
+    """Cut whole files into windows.
+
+    A window with more tokens than ``max_length - 2`` drops lines from its far ends, the farther one first and of two
+    equally far ones the last line, never its centre; a centre line that is too long alone keeps its beginning. A window
+    without tokens is none.
 
     Args:
-        ids: Token ids of the split's lines, laid end to end, file by file.
-        offsets: [n_lines + 1] offsets of the lines in ``ids``.
-        file_ids: [n_lines] file of each line, non-decreasing.
-        line_nos: [n_lines] number of each line in its original.
+        offsets: [n_lines + 1] token offsets of the lines in their stream.
+        file_no: [n_lines] file of each line, non-decreasing.
+        stride: [n_lines] lines from one centre to the next in the line's file.
         lines_before: Lines before the centre.
         lines_after: Lines after the centre.
-        stride: Lines from one centre to the next.
         max_length: Tokens at most, [CLS] and [SEP] counted.
     """
-    out = WindowColumns([], [], [], [], [], [])
-    for low, high in file_bounds(file_ids):
-        windows = windows_of_file(
-            offsets[low : high + 1],
-            lines_before=lines_before,
-            lines_after=lines_after,
-            stride=stride,
-            max_tokens=max_length - 2,
+    first_row, last_row = file_rows(file_no)
+    row = np.arange(len(file_no))
+    centre = np.flatnonzero((row - first_row) % stride == 0)
+    first = np.maximum(first_row[centre], centre - lines_before)
+    last = np.minimum(last_row[centre], centre + lines_after)
+    n_dropped = np.zeros(len(centre), np.int64)
+    long = np.flatnonzero((offsets[last + 1] - offsets[first] > max_length - 2) & (last > first))
+    while len(long):
+        from_end = last[long] - centre[long] >= centre[long] - first[long]
+        last[long] -= from_end
+        first[long] += ~from_end
+        n_dropped[long] += 1
+        begin, end = first[long], last[long]
+        long = long[(offsets[end + 1] - offsets[begin] > max_length - 2) & (end > begin)]
+    start = offsets[first]
+    n_tokens = np.minimum(offsets[last + 1] - start, max_length - 2)
+    return Windows(centre, first, last, start, n_tokens, n_dropped).chosen(n_tokens > 0)
+
+
+def file_rows(file_no: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:
+    """Return for each row the first and the last row of its file."""
+    if not len(file_no):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    starts = np.flatnonzero(np.concatenate([[True], file_no[1:] != file_no[:-1]]))
+    n = np.diff(np.concatenate([starts, [len(file_no)]]))
+    return np.repeat(starts, n), np.repeat(starts + n - 1, n)
+
+
+def priorities(seed: int, file_id: Ints, index: Ints) -> NDArray[np.uint64]:
+    """Return a random number for each centre line: its file, and its place among the file's lines."""
+    stream = counters.key(seed, "windows")
+    return counters.bits(stream, file_id.astype(np.uint64) << np.uint64(32) | index.astype(np.uint64))
+
+
+def highest_priority(seed: int, file_id: Ints, n_lines: Ints, stride: int, limit: int) -> np.uint64:
+    """Return the priority up to which a window is kept, so that of all windows of these files ``limit`` are."""
+    n_centres = -(-n_lines // stride)
+    ends = np.cumsum(n_centres)
+    if not len(ends) or ends[-1] <= limit:
+        return np.uint64(2**64 - 1)
+    index = (np.arange(ends[-1]) - np.repeat(ends - n_centres, n_centres)) * stride
+    return np.uint64(np.partition(priorities(seed, np.repeat(file_id, n_centres), index), limit - 1)[limit - 1])
+
+
+def window_columns(
+    windows: Windows, ids: NDArray[np.int32], offsets: Ints, file_id: Ints, line_no: NDArray[Any]
+) -> Iterator[dict[str, Any]]:
+    """Yield the columns of the table windows, some rows at once.
+
+    Args:
+        windows: What ``cut_windows`` returned.
+        ids: Token ids of the lines, laid end to end.
+        offsets: [n_lines + 1] offsets of the lines in ``ids``.
+        file_id: [n_lines] file of each line in the corpus.
+        line_no: [n_lines] number of each line in its original.
+    """
+    values = pa.array(ids)
+    first_row, _ = file_rows(file_id)
+    for at in range(0, len(windows.centre), _ROWS_AT_ONCE):
+        part = windows.chosen(slice(at, at + _ROWS_AT_ONCE))  # type: ignore[arg-type]
+        views = pa.ListViewArray.from_arrays(
+            pa.array(part.start.astype(np.int32)), pa.array(part.n_tokens.astype(np.int32)), values
         )
-        for w in windows:
-            out.file_id.append(int(file_ids[low]))
-            out.line_no.append(int(line_nos[low + w.centre]))
-            out.first_line.append(int(line_nos[low + w.first]))
-            out.last_line.append(int(line_nos[low + w.last]))
-            out.input_ids.append(ids[w.start : w.stop])
-            out.n_dropped_lines.append(w.n_dropped_lines)
-    return out
-
-
-def file_bounds(file_ids: np.ndarray) -> list[tuple[int, int]]:
-    """Return (first row, row after the last) of each run of equal file ids."""
-    if len(file_ids) == 0:
-        return []
-    cuts = np.flatnonzero(np.diff(file_ids)) + 1
-    edges = [0, *cuts.tolist(), len(file_ids)]
-    return list(pairwise(edges))
-
-
-def share_seen(rows: Sequence[bytes], seen: set[bytes]) -> float:
-    """Return the percentage of rows that stand in ``seen``; 0 for no rows."""
-    return 100.0 * sum(row in seen for row in rows) / max(len(rows), 1)
+        ends = np.concatenate([[0], np.cumsum(part.n_tokens)]).astype(np.int32)
+        kind = tables.WINDOWS.schema.field("input_ids").type
+        yield {
+            "file_id": file_id[part.centre].astype(np.uint32),
+            "line_no": line_no[part.centre],
+            "first_line": line_no[part.first],
+            "last_line": line_no[part.last],
+            "first_token": (part.start - offsets[first_row[part.first]]).astype(np.uint32),
+            "input_ids": pa.ListArray.from_arrays(pa.array(ends), views.flatten(), type=kind),
+            "n_tokens": part.n_tokens.astype(np.uint16),
+            "n_dropped_lines": part.n_dropped_lines.astype(np.uint8),
+        }

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from commbert.nn import counters
+from commbert import counters
 
 N = 200_000
 

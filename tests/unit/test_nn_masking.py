@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from commbert.nn import counters
+from commbert import counters
 from commbert.nn.masking import mask_tokens
 
 MASK, REGULAR = 4, np.arange(5, 1005)

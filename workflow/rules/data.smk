@@ -1,11 +1,35 @@
-# Sources to tables. A rule's params hold its own section of the settings and a digest of its own code: nothing else
-# reruns it.
-from commbert.corpus.fingerprints import fingerprint_base, fingerprint_sources
+# Sources to tables. Every shard of a source is read on its own (ingest, lex); what belongs to the whole corpus is
+# gathered (corpus, words, tokenizer); then the shards become windows and pairs, by numbers, without their text.
+# A rule's params hold its own section of the settings and a digest of its own code: nothing else reruns it.
+from commbert.corpus.fingerprints import fingerprint_base, fingerprint_shard
 from commbert.provenance import code_digest, templates_digest
 
-WHEELS = {
-    source.name: source for source in CONFIG.corpus.sources if source.kind == "wheel"
+SOURCES = {source.name: source for source in CONFIG.corpus.sources}
+SHARDS = {
+    shard: (source, number)
+    for source in CONFIG.corpus.sources
+    for number, shard in enumerate(source.shard_names)
 }
+FETCHED = {
+    "wheel": "results/sources/{}.whl",
+    "git": "results/sources/{}.git",
+    "archive": "results/sources/{}.archive",
+}
+
+
+def fetched(source):
+    """Return what the source is fetched to; nothing for what lies on this machine."""
+    is_local = source.kind in ("path", "table") or getattr(source, "path", None)
+    return [] if is_local else [FETCHED[source.kind].format(source.name)]
+
+
+def each(option, pattern):
+    """Return an option once for each shard, in the order of the corpus."""
+    return [f"--{option}={pattern.format(shard)}" for shard in SHARDS]
+
+
+wildcard_constraints:
+    shard="|".join(SHARDS),
 
 
 rule fetch:
@@ -19,10 +43,50 @@ rule fetch:
     conda:
         "../envs/commbert.yaml"
     params:
-        source=lambda wildcards: WHEELS[wildcards.source].as_json(),
+        source=lambda wildcards: SOURCES[wildcards.source].as_json(),
         code=code_digest("commbert.stages.fetch"),
     shell:
         "commbert fetch --source {params.source:q} --out {output.wheel} --log {log.text} --usage {log.usage}"
+
+
+rule fetch_git:
+    output:
+        folder=directory("results/sources/{source}.git"),
+    log:
+        text="results/logs/fetch.{source}.log",
+        usage="results/logs/fetch.{source}.usage.json",
+    benchmark:
+        "results/benchmarks/fetch.{source}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        source=lambda wildcards: SOURCES[wildcards.source].as_json(),
+        git=CONFIG.corpus.git.as_json(),
+        code=code_digest("commbert.stages.fetch"),
+    shell:
+        "commbert fetch --source {params.source:q} --git {params.git:q} --out {output.folder} --log {log.text} "
+        "--usage {log.usage}"
+
+
+rule fetch_archive:
+    input:
+        # Snakemake's storage plugin downloads it; it is checked and kept under a name of ours.
+        file=lambda wildcards: storage.http(SOURCES[wildcards.source].url),
+    output:
+        archive="results/sources/{source}.archive",
+    log:
+        text="results/logs/fetch.{source}.log",
+        usage="results/logs/fetch.{source}.usage.json",
+    benchmark:
+        "results/benchmarks/fetch.{source}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        source=lambda wildcards: SOURCES[wildcards.source].as_json(),
+        code=code_digest("commbert.stages.fetch"),
+    shell:
+        "commbert fetch --source {params.source:q} --from {input.file:q} --out {output.archive} --log {log.text} "
+        "--usage {log.usage}"
 
 
 rule base:
@@ -45,35 +109,86 @@ rule base:
 
 rule ingest:
     input:
-        wheels=expand("results/sources/{source}.whl", source=WHEELS),
+        fetched=lambda wildcards: fetched(SHARDS[wildcards.shard][0]),
     output:
-        files="results/corpus/files.parquet",
-        lines="results/corpus/lines.parquet",
-        summary="results/corpus/ingest.json",
+        files="results/shards/{shard}/files.parquet",
+        lines="results/shards/{shard}/lines.parquet",
+        summary="results/shards/{shard}/ingest.json",
     log:
-        text="results/logs/ingest.log",
-        usage="results/logs/ingest.usage.json",
+        text="results/logs/ingest.{shard}.log",
+        usage="results/logs/ingest.{shard}.usage.json",
     benchmark:
-        "results/benchmarks/ingest.tsv"
+        "results/benchmarks/ingest.{shard}.tsv"
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=lambda wildcards: CONFIG.corpus.as_json(),
-        wheels=[f"--wheel={name}=results/sources/{name}.whl" for name in WHEELS],
-        content=fingerprint_sources(CONFIG.corpus),
+        settings=lambda wildcards: CONFIG.corpus.of_shard(
+            SHARDS[wildcards.shard][0]
+        ).as_json(),
+        shard=lambda wildcards: SHARDS[wildcards.shard][1],
+        fetched=lambda wildcards, input: [f"--fetched={path}" for path in input],
+        content=lambda wildcards: fingerprint_shard(*SHARDS[wildcards.shard]),
         code=code_digest("commbert.stages.ingest"),
     shell:
-        "commbert ingest --settings {params.settings:q} {params.wheels:q} --files-out {output.files} "
-        "--lines-out {output.lines} --summary-out {output.summary} --log {log.text} --usage {log.usage}"
+        "commbert ingest --settings {params.settings:q} --shard {params.shard} {params.fetched:q} "
+        "--files-out {output.files} --lines-out {output.lines} --summary-out {output.summary} "
+        "--threads {threads} --log {log.text} --usage {log.usage}"
+
+
+rule corpus:
+    input:
+        files=expand("results/shards/{shard}/files.parquet", shard=SHARDS),
+        summaries=expand("results/shards/{shard}/ingest.json", shard=SHARDS),
+    output:
+        files="results/corpus/files.parquet",
+        shards="results/corpus/shards.json",
+        summary="results/corpus/ingest.json",
+    log:
+        text="results/logs/corpus.log",
+        usage="results/logs/corpus.usage.json",
+    benchmark:
+        "results/benchmarks/corpus.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        settings=lambda wildcards: CONFIG.corpus.gathering().as_json(),
+        files=each("shard-files", "results/shards/{}/files.parquet"),
+        summaries=each("shard-summary", "results/shards/{}/ingest.json"),
+        code=code_digest("commbert.stages.corpus"),
+    shell:
+        "commbert corpus --settings {params.settings:q} {params.files:q} {params.summaries:q} "
+        "--files-out {output.files} --shards-out {output.shards} --summary-out {output.summary} "
+        "--threads {threads} --log {log.text} --usage {log.usage}"
+
+
+rule lex:
+    input:
+        base=rules.base.output.folder,
+        lines=rules.ingest.output.lines,
+    output:
+        folder=directory("results/lex/{shard}"),
+    log:
+        text="results/logs/lex.{shard}.log",
+        usage="results/logs/lex.{shard}.usage.json",
+    benchmark:
+        "results/benchmarks/lex.{shard}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        settings=lambda wildcards: CONFIG.words.of_lines().as_json(),
+        code=code_digest("commbert.stages.lex"),
+    shell:
+        "commbert lex --settings {params.settings:q} --base {input.base} --lines {input.lines} --out {output.folder} "
+        "--threads {threads} --log {log.text} --usage {log.usage}"
 
 
 rule words:
     input:
-        files=rules.ingest.output.files,
-        lines=rules.ingest.output.lines,
+        files=rules.corpus.output.files,
+        shards=rules.corpus.output.shards,
+        lexed=expand("results/lex/{shard}", shard=SHARDS),
     output:
         words="results/corpus/words.parquet",
-        line_words="results/corpus/line_words.parquet",
         english="results/corpus/english.json",
         summary="results/corpus/words.json",
     log:
@@ -85,18 +200,20 @@ rule words:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.words.as_json(),
+        lexed=each("lexed", "results/lex/{}"),
         code=code_digest("commbert.stages.words"),
     shell:
-        "commbert words --settings {params.settings:q} --files {input.files} --lines {input.lines} "
-        "--words-out {output.words} --line-words-out {output.line_words} --english-out {output.english} "
-        "--summary-out {output.summary} --log {log.text} --usage {log.usage}"
+        "commbert words --settings {params.settings:q} --files {input.files} --shards {input.shards} "
+        "{params.lexed:q} --words-out {output.words} --english-out {output.english} "
+        "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {log.usage}"
 
 
 rule tokenizer:
     input:
         base=rules.base.output.folder,
-        files=rules.ingest.output.files,
-        lines=rules.ingest.output.lines,
+        files=rules.corpus.output.files,
+        shards=rules.corpus.output.shards,
+        lexed=rules.words.input.lexed,
         words=rules.words.output.words,
         english=rules.words.output.english,
     output:
@@ -112,50 +229,113 @@ rule tokenizer:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.tokenizer.as_json(),
+        lexed=each("lexed", "results/lex/{}"),
         code=code_digest("commbert.stages.tokenizer"),
     shell:
         "commbert tokenizer --settings {params.settings:q} --base {input.base} --files {input.files} "
-        "--lines {input.lines} --corpus-words {input.words} --english {input.english} "
+        "--shards {input.shards} {params.lexed:q} --corpus-words {input.words} --english {input.english} "
         "--tokenizer-out {output.folder} --words-out {output.words} --receipts-out {output.receipts} "
-        "--log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {log.usage}"
 
 
 rule windows:
     input:
-        files=rules.ingest.output.files,
-        lines=rules.ingest.output.lines,
+        files=rules.corpus.output.files,
+        shards=rules.corpus.output.shards,
+        lexed=rules.lex.output.folder,
         tokenizer=rules.tokenizer.output.folder,
     output:
-        train="results/windows/train.parquet",
-        validation="results/windows/validation.parquet",
-        test="results/windows/test.parquet",
-        summary="results/windows/summary.json",
+        train="results/windows/train/{shard}.parquet",
+        validation="results/windows/validation/{shard}.parquet",
+        test="results/windows/test/{shard}.parquet",
+        hashes="results/windows/hashes/{shard}.parquet",
+        summary="results/windows/counts/{shard}.json",
     log:
-        text="results/logs/windows.log",
-        usage="results/logs/windows.usage.json",
+        text="results/logs/windows.{shard}.log",
+        usage="results/logs/windows.{shard}.usage.json",
     benchmark:
-        "results/benchmarks/windows.tsv"
+        "results/benchmarks/windows.{shard}.tsv"
     conda:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.windows.as_json(),
         code=code_digest("commbert.stages.windows"),
     shell:
-        "commbert windows --settings {params.settings:q} --files {input.files} --lines {input.lines} "
-        "--tokenizer {input.tokenizer} --train-out {output.train} --validation-out {output.validation} "
-        "--test-out {output.test} --summary-out {output.summary} --log {log.text} --usage {log.usage}"
+        "commbert windows --settings {params.settings:q} --files {input.files} --shards {input.shards} "
+        "--lexed {input.lexed} --tokenizer {input.tokenizer} --train-out {output.train} "
+        "--validation-out {output.validation} --test-out {output.test} --hashes-out {output.hashes} "
+        "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {log.usage}"
+
+
+rule list_windows:
+    input:
+        train=expand(rules.windows.output.train, shard=SHARDS),
+        validation=expand(rules.windows.output.validation, shard=SHARDS),
+        test=expand(rules.windows.output.test, shard=SHARDS),
+        hashes=expand(rules.windows.output.hashes, shard=SHARDS),
+        summaries=expand(rules.windows.output.summary, shard=SHARDS),
+    output:
+        train="results/windows/train.json",
+        validation="results/windows/validation.json",
+        test="results/windows/test.json",
+        summary="results/windows/summary.json",
+    log:
+        text="results/logs/list-windows.log",
+        usage="results/logs/list-windows.usage.json",
+    benchmark:
+        "results/benchmarks/list-windows.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        parts=[
+            *each("train", "results/windows/train/{}.parquet"),
+            *each("validation", "results/windows/validation/{}.parquet"),
+            *each("test", "results/windows/test/{}.parquet"),
+            *each("hashes", "results/windows/hashes/{}.parquet"),
+            *each("shard-summary", "results/windows/counts/{}.json"),
+        ],
+        code=code_digest("commbert.stages.windows"),
+    shell:
+        "commbert list-windows {params.parts:q} --train-out {output.train} --validation-out {output.validation} "
+        "--test-out {output.test} --summary-out {output.summary} "
+        "--threads {threads} --log {log.text} --usage {log.usage}"
+
+
+rule draw:
+    input:
+        files=rules.corpus.output.files,
+        shards=rules.corpus.output.shards,
+        lexed=rules.lex.output.folder,
+        words=rules.words.output.words,
+    output:
+        folder=directory("results/draws/{shard}"),
+    log:
+        text="results/logs/draw.{shard}.log",
+        usage="results/logs/draw.{shard}.usage.json",
+    benchmark:
+        "results/benchmarks/draw.{shard}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        settings=lambda wildcards: CONFIG.pairs.as_json(),
+        code=code_digest("commbert.stages.draw"),
+    shell:
+        "commbert draw --settings {params.settings:q} --files {input.files} --shards {input.shards} "
+        "--lexed {input.lexed} --words {input.words} --out {output.folder} "
+        "--threads {threads} --log {log.text} --usage {log.usage}"
 
 
 rule pairs:
     input:
-        files=rules.ingest.output.files,
-        line_words=rules.words.output.line_words,
+        files=rules.corpus.output.files,
+        drawn=expand("results/draws/{shard}", shard=SHARDS),
         words=rules.tokenizer.output.words,
     output:
         train="results/pairs/train.parquet",
         validation="results/pairs/validation.parquet",
         test="results/pairs/test.parquet",
         known="results/pairs/known.parquet",
+        heldout_lines="results/pairs/heldout_lines.parquet",
         summary="results/pairs/summary.json",
     log:
         text="results/logs/pairs.log",
@@ -166,9 +346,10 @@ rule pairs:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.pairs.as_json(),
+        drawn=each("drawn", "results/draws/{}"),
         code=code_digest("commbert.stages.pairs"),
     shell:
-        "commbert pairs --settings {params.settings:q} --files {input.files} --line-words {input.line_words} "
+        "commbert pairs --settings {params.settings:q} --files {input.files} {params.drawn:q} "
         "--words {input.words} --train-out {output.train} --validation-out {output.validation} "
-        "--test-out {output.test} --known-out {output.known} --summary-out {output.summary} "
-        "--log {log.text} --usage {log.usage}"
+        "--test-out {output.test} --known-out {output.known} --heldout-lines-out {output.heldout_lines} "
+        "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {log.usage}"

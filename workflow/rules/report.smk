@@ -3,10 +3,10 @@
 
 rule report_run:
     input:
-        ingest=rules.ingest.output.summary,
+        ingest=rules.corpus.output.summary,
         words=rules.words.output.summary,
         receipts=rules.tokenizer.output.receipts,
-        windows=rules.windows.output.summary,
+        windows=rules.list_windows.output.summary,
         pairs=rules.pairs.output.summary,
         training=rules.train_run.output.summary,
         metrics=rules.train_run.output.metrics,

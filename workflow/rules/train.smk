@@ -26,13 +26,13 @@ rule model:
 rule train_run:
     input:
         start=rules.model.output.folder,
-        windows=rules.windows.output.train,
-        validation_windows=rules.windows.output.validation,
+        windows=rules.list_windows.output.train,
+        validation_windows=rules.list_windows.output.validation,
         pairs=rules.pairs.output.train,
         validation_pairs=rules.pairs.output.validation,
         known=rules.pairs.output.known,
         words=rules.tokenizer.output.words,
-        corpus=rules.ingest.output.summary,
+        corpus=rules.corpus.output.summary,
     output:
         best=directory("results/runs/{run}/best"),
         final=directory("results/runs/{run}/final"),
@@ -66,13 +66,13 @@ EVALUATE = (
     "--threads {threads} --log {log.text} --usage {log.usage}"
 )
 TEST_TABLES = dict(
-    files=rules.ingest.output.files,
-    line_words=rules.words.output.line_words,
+    files=rules.corpus.output.files,
+    line_words=rules.pairs.output.heldout_lines,
     words=rules.tokenizer.output.words,
     known=rules.pairs.output.known,
     pairs=rules.pairs.output.test,
-    windows=rules.windows.output.test,
-    train_windows=rules.windows.output.train,
+    windows=rules.list_windows.output.test,
+    train_windows=rules.list_windows.output.train,
     tokenizer=rules.tokenizer.output.folder,
 )
 

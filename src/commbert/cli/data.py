@@ -5,26 +5,31 @@ from typing import Annotated, Any
 
 import typer
 
-from commbert.cli.options import In, Log, Out, Runtime, Settings, Usage, app, parsed, run_stage
+from commbert.cli.options import In, Ins, Log, Out, Runtime, Settings, Threads, Usage, app, parsed, run_stage
 
 
 @app.command()
 def fetch(
     source: Annotated[str, typer.Option(help="The source's settings, as JSON.")],
     out: Out,
+    downloaded: Annotated[Path | None, typer.Option("--from", help="The downloaded file of an archive.")] = None,
+    git: Annotated[str, typer.Option(help="corpus.git, as JSON.")] = "{}",
     runtime: Runtime = "{}",
     log: Log = None,
     usage: Usage = None,
 ) -> None:
-    """Fetch the wheel of one corpus source."""
+    """Fetch one corpus source: a wheel, a git repository, a downloaded archive."""
 
     def work() -> Any:
-        from commbert.settings.corpus import WheelSource
+        from commbert.settings.corpus import CorpusSettings, GitRules
         from commbert.settings.runtime import RuntimeSettings
         from commbert.stages import fetch as stage
 
         timeout_s = parsed(RuntimeSettings, runtime, "runtime").fetch_timeout_s
-        return stage.run(parsed(WheelSource, source, "corpus.sources"), out=out, timeout_s=timeout_s)
+        # The kinds of source are told apart by the section that holds them; text that is no JSON is refused there too.
+        [one] = parsed(CorpusSettings, f'{{"sources": [{source or "null"}]}}', "corpus").sources
+        rules = parsed(GitRules, git, "corpus.git")
+        return stage.run(one, out=out, timeout_s=timeout_s, downloaded=downloaded, git=rules)
 
     run_stage("fetch", log, usage, work)
 
@@ -58,43 +63,94 @@ def ingest(
     files_out: Out,
     lines_out: Out,
     summary_out: Out,
-    wheel: Annotated[
-        list[str] | None, typer.Option(help="NAME=FILE of a fetched source; may be given several times.")
-    ] = None,
+    shard: Annotated[int, typer.Option(min=0, help="Number of the shard of the source.")] = 0,
+    fetched: Annotated[Path | None, typer.Option(help="What the stage fetch made of the source.")] = None,
+    threads: Threads = 1,
     log: Log = None,
     usage: Usage = None,
 ) -> None:
-    """Read all sources into the corpus tables."""
+    """Read one shard of a source into files and lines."""
 
     def work() -> Any:
-        from commbert.settings.corpus import CorpusSettings
+        from commbert.settings.corpus import ShardSettings
         from commbert.stages import ingest as stage
 
-        wheels = {name: Path(path) for name, _, path in (w.partition("=") for w in wheel or [])}
         return stage.run(
-            parsed(CorpusSettings, settings, "corpus"),
-            wheels=wheels,
+            parsed(ShardSettings, settings, "corpus"),
+            shard=shard,
+            fetched=fetched,
             files_out=files_out,
             lines_out=lines_out,
             summary_out=summary_out,
         )
 
-    run_stage("ingest", log, usage, work)
+    run_stage("ingest", log, usage, work, threads)
+
+
+@app.command()
+def corpus(
+    settings: Settings,
+    shard_files: Ins,
+    shard_summary: Ins,
+    files_out: Out,
+    shards_out: Out,
+    summary_out: Out,
+    threads: Threads = 1,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Gather all shards: drop copies, deal the files to train, validation and test."""
+
+    def work() -> Any:
+        from commbert.settings.corpus import GatheringSettings
+        from commbert.stages import corpus as stage
+
+        return stage.run(
+            parsed(GatheringSettings, settings, "corpus"),
+            shards=[stage.ShardPaths(f, s) for f, s in zip(shard_files, shard_summary, strict=True)],
+            files_out=files_out,
+            shards_out=shards_out,
+            summary_out=summary_out,
+        )
+
+    run_stage("corpus", log, usage, work, threads)
+
+
+@app.command()
+def lex(
+    settings: Settings,
+    base: In,
+    lines: In,
+    out: Out,
+    threads: Threads = 1,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Cut the lines of one shard into words and pre-tokens, as numbers."""
+
+    def work() -> Any:
+        from commbert.settings.words import WordSettings
+        from commbert.stages import lex as stage
+
+        return stage.run(parsed(WordSettings, settings, "words"), base=base, lines=lines, out=out)
+
+    run_stage("lex", log, usage, work, threads)
 
 
 @app.command()
 def words(
     settings: Settings,
     files: In,
-    lines: In,
+    shards: In,
+    lexed: Ins,
     words_out: Out,
-    line_words_out: Out,
     english_out: Out,
     summary_out: Out,
+    threads: Threads = 1,
     log: Log = None,
     usage: Usage = None,
 ) -> None:
-    """Find and count the words of the code."""
+    """Count and number the words of all shards."""
 
     def work() -> Any:
         from commbert.settings.words import WordsSettings
@@ -103,14 +159,14 @@ def words(
         return stage.run(
             parsed(WordsSettings, settings, "words"),
             files=files,
-            lines=lines,
+            shards=shards,
+            folders={folder.name: folder for folder in lexed},
             words_out=words_out,
-            line_words_out=line_words_out,
             english_out=english_out,
             summary_out=summary_out,
         )
 
-    run_stage("words", log, usage, work)
+    run_stage("words", log, usage, work, threads)
 
 
 @app.command()
@@ -118,12 +174,14 @@ def tokenizer(
     settings: Settings,
     base: In,
     files: In,
-    lines: In,
+    shards: In,
+    lexed: Ins,
     corpus_words: In,
     english: In,
     tokenizer_out: Out,
     words_out: Out,
     receipts_out: Out,
+    threads: Threads = 1,
     log: Log = None,
     usage: Usage = None,
 ) -> None:
@@ -137,7 +195,8 @@ def tokenizer(
             parsed(TokenizerSettings, settings, "tokenizer"),
             base=base,
             files=files,
-            lines=lines,
+            shards=shards,
+            folders={folder.name: folder for folder in lexed},
             corpus_words=corpus_words,
             english=english,
             tokenizer_out=tokenizer_out,
@@ -145,23 +204,26 @@ def tokenizer(
             receipts_out=receipts_out,
         )
 
-    run_stage("tokenizer", log, usage, work)
+    run_stage("tokenizer", log, usage, work, threads)
 
 
 @app.command()
 def windows(
     settings: Settings,
     files: In,
-    lines: In,
+    shards: In,
+    lexed: In,
     tokenizer: In,
     train_out: Out,
     validation_out: Out,
     test_out: Out,
+    hashes_out: Out,
     summary_out: Out,
+    threads: Threads = 1,
     log: Log = None,
     usage: Usage = None,
 ) -> None:
-    """Cut the lines of every split into windows."""
+    """Cut the lines of one shard into windows."""
 
     def work() -> Any:
         from commbert.settings.windows import WindowsSettings
@@ -170,30 +232,89 @@ def windows(
         return stage.run(
             parsed(WindowsSettings, settings, "windows"),
             files=files,
-            lines=lines,
+            shards=shards,
+            lexed=lexed,
             tokenizer=tokenizer,
-            out={"train": train_out, "validation": validation_out, "test": test_out},
-            summary_out=summary_out,
+            out=stage.ShardWindows(
+                {"train": train_out, "validation": validation_out, "test": test_out}, hashes_out, summary_out
+            ),
         )
 
-    run_stage("windows", log, usage, work)
+    run_stage("windows", log, usage, work, threads)
+
+
+@app.command("list-windows")
+def list_windows(
+    train: Ins,
+    validation: Ins,
+    test: Ins,
+    hashes: Ins,
+    shard_summary: Ins,
+    train_out: Out,
+    validation_out: Out,
+    test_out: Out,
+    summary_out: Out,
+    threads: Threads = 1,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """List the windows of all shards, and measure what leaks from training."""
+
+    def work() -> Any:
+        from commbert.stages import windows as stage
+
+        columns = zip(train, validation, test, hashes, shard_summary, strict=True)
+        parts = [
+            stage.ShardWindows({"train": a, "validation": b, "test": c}, hashed, told)
+            for a, b, c, hashed, told in columns
+        ]
+        out = {"train": train_out, "validation": validation_out, "test": test_out}
+        return stage.gather(parts, out=out, summary_out=summary_out)
+
+    run_stage("list-windows", log, usage, work, threads)
+
+
+@app.command()
+def draw(
+    settings: Settings,
+    files: In,
+    shards: In,
+    lexed: In,
+    words: In,
+    out: Out,
+    threads: Threads = 1,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Draw positive pairs from the lines of one shard."""
+
+    def work() -> Any:
+        from commbert.settings.pairs import PairsSettings
+        from commbert.stages import draw as stage
+
+        section = parsed(PairsSettings, settings, "pairs")
+        return stage.run(section, files=files, shards=shards, lexed=lexed, words=words, out=out)
+
+    run_stage("draw", log, usage, work, threads)
 
 
 @app.command()
 def pairs(
     settings: Settings,
     files: In,
-    line_words: In,
+    drawn: Ins,
     words: In,
     train_out: Out,
     validation_out: Out,
     test_out: Out,
     known_out: Out,
+    heldout_lines_out: Out,
     summary_out: Out,
+    threads: Threads = 1,
     log: Log = None,
     usage: Usage = None,
 ) -> None:
-    """Draw the word pairs of every split."""
+    """Choose the word pairs of every split from what was drawn, with their negatives."""
 
     def work() -> Any:
         from commbert.settings.pairs import PairsSettings
@@ -201,12 +322,15 @@ def pairs(
 
         return stage.run(
             parsed(PairsSettings, settings, "pairs"),
+            folders=drawn,
             files=files,
-            line_words=line_words,
             words=words,
-            out={"train": train_out, "validation": validation_out, "test": test_out},
-            known_out=known_out,
-            summary_out=summary_out,
+            out=stage.PairsOutputs(
+                {"train": train_out, "validation": validation_out, "test": test_out},
+                known=known_out,
+                heldout_lines=heldout_lines_out,
+                summary=summary_out,
+            ),
         )
 
-    run_stage("pairs", log, usage, work)
+    run_stage("pairs", log, usage, work, threads)

@@ -30,6 +30,8 @@ Settings = Annotated[str, typer.Option(help="The stage's section of the configur
 Log = Annotated[Path | None, typer.Option(help="Also write messages to this file.")]
 Usage = Annotated[Path | None, typer.Option(help="Write time and memory of the stage to this JSON file.")]
 In = Annotated[Path, typer.Option(help="Input.")]
+Ins = Annotated[list[Path], typer.Option(help="Input; given once for each shard, in order.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the libraries.")]
 Out = Annotated[Path, typer.Option(help="Output.")]
 Runtime = Annotated[
     str, typer.Option(envvar="COMMBERT_RUNTIME", help="The section runtime, as JSON; changes no result.")
@@ -53,9 +55,17 @@ def parsed(section: type[S], text: str, name: str) -> S:
     return section_from_json(section, text, where=name)
 
 
-def run_stage(stage: str, log: Path | None, usage: Path | None, work: Callable[[], Any]) -> Any:
-    """Run a stage with its log and its usage record."""
+def run_stage(
+    stage: str, log: Path | None, usage: Path | None, work: Callable[[], Any], threads: int | None = None
+) -> Any:
+    """Run a stage with its log and its usage record.
+
+    Args:
+        threads: What the libraries of the data stages may use; None: the stage sees to it itself.
+    """
     set_up_logging(log)
+    if threads is not None:
+        limit_threads(threads)
     began = time.time()
     with measured() as used:
         result = work()
@@ -64,6 +74,13 @@ def run_stage(stage: str, log: Path | None, usage: Path | None, work: Callable[[
     if isinstance(result, dict):
         log_messages.info("%s: done in %.1f s", stage, used.wall_s)
     return result
+
+
+def limit_threads(threads: int) -> None:
+    """Tell the libraries how many threads they may start, before they are imported: they have pools of their own."""
+    for name in ("POLARS_MAX_THREADS", "RAYON_NUM_THREADS", "OMP_NUM_THREADS", "ARROW_IO_THREADS"):
+        os.environ[name] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
 
 
 class _OneLine(logging.Formatter):

@@ -1,6 +1,7 @@
-"""Packages from the package index, as data: downloaded and checked, never installed, never executed."""
+"""What comes from elsewhere, as data: downloaded and checked, never installed, never executed."""
 
 import lzma
+import os
 import shutil
 import subprocess
 import sys
@@ -10,11 +11,17 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from commbert.artifacts import atomic_file, sha256_file
+from commbert.artifacts import atomic_file, atomic_folder
+from commbert.corpus.addresses import check_address
+from commbert.corpus.pinned import pinned_file
+from commbert.corpus.repositories import git_command, git_environment, git_is_missing, is_commit
 from commbert.errors import SourceError
+from commbert.settings.corpus import ArchiveSource, GitRules, GitSource
 
 _MAX_MEMBER_BYTES = 2 * 2**30
 _MAX_MEMBERS = 1_000_000
+_NOT_ALONE = ("unadvertised object", "not our ref", "couldn't find remote ref")
+"""What git says when a server does not give out a bare commit."""
 
 
 def fetch_wheel(package: str, version: str, sha256: str, out: Path, *, timeout_s: float) -> None:
@@ -48,12 +55,76 @@ def check_sha256(path: Path, expected: str, what: str) -> None:
     Raises:
         SourceError: If they differ.
     """
-    found = sha256_file(path)
-    if found != expected:
-        raise SourceError(
-            f"{what}: expected sha256 {expected}, found {found}. "
-            "The package is not the pinned one; check the version, and change sha256 only if you trust the new file."
+    with pinned_file(path, expected, what):
+        pass
+
+
+def fetch_archive(source: ArchiveSource, downloaded: Path, out: Path) -> None:
+    """Put a downloaded archive at ``out`` if its digest is the expected one; a link to the same bytes where it can be.
+
+    Raises:
+        SourceError: If it is missing or another file.
+    """
+    where = f"source {source.name}"
+    check_sha256(downloaded, source.sha256, where)
+    with atomic_file(out) as tmp:
+        try:
+            os.link(downloaded.resolve(), tmp)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(downloaded, tmp)
+        check_sha256(tmp, source.sha256, where)
+
+
+def fetch_git(source: GitSource, rules: GitRules, out: Path, *, timeout_s: float) -> None:
+    """Fetch one commit into a bare repository at ``out``, with its history only if the server gives no single commit.
+
+    Raises:
+        SourceError: If the address is not allowed, or does not give the commit.
+    """
+    where = f"source {source.name}"
+    protocol = check_address(source.url, rules, where)
+    pinned = {"url": source.url, "commit": source.commit}
+    with atomic_folder(out, about=pinned) as tmp:
+        environment = git_environment(protocol)
+        _git(["git", "init", "--quiet", "--bare", "--template=", str(tmp)], environment, timeout_s, where)
+        fetch = git_command(tmp, "fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--no-auto-maintenance")
+        try:
+            _git([*fetch, "--depth=1", "--", source.url, source.commit], environment, timeout_s, where)
+        except SourceError as error:
+            # Servers before protocol 2 may refuse a commit that no branch ends at.
+            if not any(text in str(error) for text in _NOT_ALONE):
+                raise
+            everything = ["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"]
+            _git([*fetch, "--", source.url, *everything], environment, timeout_s, where)
+        if not is_commit(tmp, source.commit, where):
+            raise SourceError(
+                f"{where}: expected commit {source.commit} at {source.url}, found none of that name. "
+                "Set commit to the 40 digits that git rev-parse HEAD shows."
+            )
+
+
+def _git(command: list[str], environment: dict[str, str], timeout_s: float, where: str) -> None:
+    try:
+        run = subprocess.run(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=timeout_s,
+            check=False,
         )
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(
+            f"{where}: git had no answer within {timeout_s:g} s. Try again, or raise runtime.fetch_timeout_s."
+        ) from error
+    except OSError as error:
+        raise git_is_missing(error, where) from error
+    if run.returncode:
+        lines = [line.strip() for line in run.stderr.decode("utf-8", "replace").splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
+        reason = "; ".join(errors[:3]) or "git gave no reason"
+        raise SourceError(f"{where}: the repository cannot be fetched, git says: {reason[:300]!a}")
 
 
 def wheel_members(wheel: Path) -> Iterator[tuple[str, int, zipfile.ZipInfo, zipfile.ZipFile]]:

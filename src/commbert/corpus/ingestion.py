@@ -1,89 +1,175 @@
-"""Files to lines: decode, drop what is no source text, and account for every byte and line."""
+"""Files to lines: decode, leave out what is no source text, and account for every file, byte and line."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from commbert.corpus.sources import SourceFile
-from commbert.provenance import digest
-from commbert.settings.corpus import CorpusSettings
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from commbert.corpus.duplicates import LONG_LINE_CHARS
+from commbert.corpus.selection import SourceFile
+from commbert.settings.corpus import Cleaning
+from commbert.text.cleaning import licence_header, why_not_source
 from commbert.text.comments import without_comments
 from commbert.text.decoding import decode, split_lines
-from commbert.text.languages import language_of, says_generated
+from commbert.text.languages import language_of
+from commbert.text.secrets import redacted
+
+_CHUNK_CHARS = 2**20
+"""Lines are handled in pieces of about this size: larger ones are slower, smaller ones cost calls."""
+_NO_HASHES = np.empty(0, np.uint64)
 
 
 @dataclass
-class CorpusFile:
-    """One file of the corpus, kept or dropped with its reason; ``lines`` are (number, text, code)."""
+class IngestedFile:
+    """One file: what came in, and what became of it."""
 
-    source: str
     path: str
     language: str
     n_bytes: int
-    sha256: str
     reason: str = ""
+    """Why the file is not used; empty if it is."""
     encoding: str = ""
+    sha256: str = ""
     n_lines: int = 0
+    n_used_lines: int = 0
     n_blank_lines: int = 0
     n_long_lines: int = 0
-    lines: list[tuple[int, str, str]] = field(default_factory=list)
-
-    @property
-    def kept(self) -> bool:
-        """Whether the file's lines are used."""
-        return not self.reason
+    n_licence_lines: int = 0
+    n_secrets: int = 0
+    line_hashes: NDArray[np.uint64] = field(default_factory=lambda: _NO_HASHES)
 
 
-def ingest(files: Iterable[SourceFile], settings: CorpusSettings) -> list[CorpusFile]:
-    """Read files into lines. Order is the caller's; the first of identical files is the one that is kept."""
-    first_with: dict[str, str] = {}
-    return [_ingest_one(file, settings, first_with) for file in files]
+@dataclass
+class _Piece:
+    """Whole files that wait to become lines."""
+
+    files: list[tuple[int, IngestedFile]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
+    licences: list[tuple[int, int]] = field(default_factory=list)
+    n_chars: int = 0
 
 
-def _ingest_one(file: SourceFile, settings: CorpusSettings, first_with: dict[str, str]) -> CorpusFile:
-    out = CorpusFile(file.source, file.path, language_of(file.path), file.n_bytes, "", file.reason)
-    if file.data is None:
-        return out
-    out.sha256 = _sha256(file.data)
-    decoded = decode(file.data)
-    out.encoding = decoded.encoding
+def ingest(
+    files: Iterable[SourceFile], settings: Cleaning, write: Callable[[dict[str, Any]], None]
+) -> tuple[list[IngestedFile], dict[str, int]]:
+    """Read files into lines, in the caller's order.
+
+    Args:
+        files: Files of one shard.
+        settings: What is left out.
+        write: Takes the columns of the table shard/lines, piece by piece.
+
+    Returns:
+        All files, and the number of secrets that were replaced, by rule.
+    """
+    out: list[IngestedFile] = []
+    secrets: dict[str, int] = {}
+    piece = _Piece()
+    for file in files:
+        out.append(IngestedFile(file.path, language_of(file.path), file.n_bytes, file.reason))
+        if file.data is not None:
+            _read(out[-1], len(out) - 1, file.data, settings, piece, secrets)
+        if piece.n_chars >= _CHUNK_CHARS:
+            write(_lines_of(piece, settings))
+            piece = _Piece()
+    if piece.files:
+        write(_lines_of(piece, settings))
+    return out, secrets
+
+
+def _read(
+    file: IngestedFile, file_no: int, data: bytes, settings: Cleaning, piece: _Piece, secrets: dict[str, int]
+) -> None:
+    file.sha256 = hashlib.sha256(data).hexdigest()
+    decoded = decode(data)
+    file.encoding = decoded.encoding
     if decoded.text is None:
-        out.reason = "binary"
-        return out
-    raw = split_lines(decoded.text)
-    out.n_lines = len(raw)
-    if settings.drop_duplicates and out.sha256 in first_with:
-        out.reason = f"duplicate of {first_with[out.sha256]}"
-    elif settings.drop_generated and says_generated(raw):
-        out.reason = "generated"
-    elif not any(line.strip() for line in raw):
-        out.reason = "empty"
-    if out.kept:
-        first_with.setdefault(out.sha256, f"{out.source}:{out.path}")
-        _keep_lines(out, raw, settings.max_line_chars)
-    return out
+        file.reason = "binary"
+        return
+    lines = split_lines(decoded.text)
+    file.n_lines = len(lines)
+    if not decoded.text.strip():
+        file.reason = "empty"
+        file.n_blank_lines = len(lines)
+    elif settings.drop_generated:
+        file.reason = why_not_source(lines, file.language)
+    if file.reason:
+        return
+    text = "\n".join(lines)
+    if settings.redact_secrets:
+        text, found = redacted(text)
+        for rule, n in found.items():
+            secrets[rule] = secrets.get(rule, 0) + n
+            file.n_secrets += n
+    piece.files.append((file_no, file))
+    piece.texts.append(text)
+    piece.codes.append(without_comments(text, file.language))
+    piece.licences.append(licence_header(lines, file.language) if settings.drop_licence_headers else (0, 0))
+    piece.n_chars += len(text)
 
 
-def _keep_lines(out: CorpusFile, raw: list[str], max_line_chars: int) -> None:
-    code = without_comments("\n".join(raw), out.language).split("\n")
-    for number, (line, code_line) in enumerate(zip(raw, code, strict=True), start=1):
-        text = line.strip()
-        if not text:
-            out.n_blank_lines += 1
-        elif len(text) > max_line_chars:
-            out.n_long_lines += 1
-        else:
-            out.lines.append((number, text, " ".join(code_line.split()) if code_line != line else text))
-    if not out.lines:
-        out.reason = "no usable line"
+def _lines_of(piece: _Piece, settings: Cleaning) -> dict[str, Any]:
+    """Return the columns of the lines that are used, and enter the others in their files' accounts."""
+    n_lines = np.array([file.n_lines for _, file in piece.files])
+    starts = np.concatenate([[0], np.cumsum(n_lines)])
+    index = np.repeat(np.arange(len(piece.files)), n_lines)
+    text = pl.Series(["\n".join(piece.texts)]).str.split("\n").explode().str.strip_chars()
+    code = pl.Series(["\n".join(piece.codes)]).str.split("\n").explode().str.strip_chars()
+    is_licence = np.zeros(len(index), np.bool_)
+    for start, (first, stop) in zip(starts, piece.licences, strict=False):
+        is_licence[start + first : start + stop] = True
+    n_chars = text.str.len_chars().to_numpy()
+    is_blank = n_chars == 0
+    is_licence &= ~is_blank
+    is_long = (n_chars > settings.max_line_chars) & ~is_licence
+    is_used = ~(is_blank | is_licence | is_long)
+    columns = {"n_used_lines": is_used, "n_blank_lines": is_blank, "n_long_lines": is_long}
+    columns["n_licence_lines"] = is_licence
+    for name, mask in columns.items():
+        for (_, file), n in zip(piece.files, np.bincount(index[mask], minlength=len(piece.files)), strict=True):
+            setattr(file, name, int(n))
+    used = pl.Series(is_used)
+    _enter_hashes(piece, index[is_used], text.filter(used), n_chars[is_used])
+    file_no = np.array([number for number, _ in piece.files], np.uint32)
+    line_no = np.arange(len(index)) - starts[index] + 1
+    return {
+        "file_no": file_no[index[is_used]],
+        "line_no": line_no[is_used].astype(np.uint32),
+        "text": text.filter(used).to_arrow(),
+        "code": code.filter(used).to_arrow(),
+    }
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _enter_hashes(piece: _Piece, index: NDArray[np.int64], text: pl.Series, n_chars: NDArray[Any]) -> None:
+    long = n_chars >= LONG_LINE_CHARS
+    # The library's hash is the same in every process of one version; nothing that outlives a run holds it.
+    frame = pl.DataFrame({"index": index[long], "hash": text.filter(pl.Series(long)).hash(17)}).unique()
+    frame = frame.sort("index", "hash")
+    bounds = np.searchsorted(frame["index"].to_numpy(), np.arange(len(piece.files) + 1))
+    hashes = frame["hash"].to_numpy()
+    for i, (_, file) in enumerate(piece.files):
+        file.line_hashes = hashes[bounds[i] : bounds[i + 1]]
+        if not file.n_used_lines:
+            file.reason = "no usable line"
 
 
-def accounting(files: Iterable[CorpusFile]) -> dict[str, dict[str, int]]:
-    """Return files, bytes and lines by what became of them; each column's sum is what came in."""
+def file_columns(files: Sequence[IngestedFile]) -> dict[str, Any]:
+    """Return the columns of the table shard/files, but for the list column."""
+    names = [n for n in IngestedFile.__dataclass_fields__ if n != "line_hashes"]
+    return {name: [getattr(f, name) for f in files] for name in names}
+
+
+def accounting(columns: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, int]]:
+    """Return files, bytes and lines by what became of them; each column's sum is what came in.
+
+    Args:
+        columns: Of the table corpus/files: reason, n_bytes, n_lines and the parts of the lines.
+    """
     table: dict[str, dict[str, int]] = {}
 
     def add(what: str, n_files: int, n_bytes: int, n_lines: int) -> None:
@@ -92,16 +178,20 @@ def accounting(files: Iterable[CorpusFile]) -> dict[str, dict[str, int]]:
         row["bytes"] += n_bytes
         row["lines"] += n_lines
 
-    for file in files:
-        if file.kept:
-            add("used", 1, file.n_bytes, len(file.lines))
-            add("blank lines", 0, 0, file.n_blank_lines)
-            add("lines too long", 0, 0, file.n_long_lines)
-        else:
-            add("duplicate" if file.reason.startswith("duplicate of ") else file.reason, 1, file.n_bytes, file.n_lines)
+    parts = {"n_blank_lines": "blank lines", "n_long_lines": "lines too long", "n_licence_lines": "licence headers"}
+    for i, reason in enumerate(columns["reason"]):
+        if reason:
+            add(reason_class(reason), 1, columns["n_bytes"][i], columns["n_lines"][i])
+            continue
+        add("used", 1, columns["n_bytes"][i], columns["n_used_lines"][i])
+        for name, what in parts.items():
+            add(what, 0, 0, columns[name][i])
     return dict(sorted(table.items()))
 
 
-def corpus_digest(files: Iterable[CorpusFile]) -> str:
-    """Return a digest of what is used: paths and bytes of the kept files."""
-    return digest(*(f"{f.source}\0{f.path}\0{f.sha256}" for f in files if f.kept))
+def reason_class(reason: str) -> str:
+    """Return a reason without the file that it names."""
+    for start in ("duplicate of ", "near duplicate of "):
+        if reason.startswith(start):
+            return start.removesuffix(" of ")
+    return reason

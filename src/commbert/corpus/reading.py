@@ -1,36 +1,99 @@
-"""Reading the corpus tables back, with the split of every line."""
+"""Reading the tables of the corpus and of its shards back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from commbert import tables
+from commbert.artifacts import read_json
+from commbert.errors import DataError
+
+LEXED = {
+    kind: {"strings": f"{kind}s.parquet", "lines": f"line_{kind}s.parquet", "counts": f"{kind}_counts.parquet"}
+    for kind in ("word", "pretoken")
+}
+"""Names of the tables in the folder that the stage ``lex`` makes of a shard."""
 
 
 @dataclass(frozen=True)
-class CorpusLines:
-    """Lines of kept files, file by file, with the index of each line's split in ``tables.SPLITS``."""
+class ShardSplits:
+    """Where the files of a shard went: file number ``i`` of the shard is file ``first_file_id + i`` of the corpus."""
 
-    file_id: NDArray[np.uint32]
-    line_no: NDArray[np.uint32]
+    first_file_id: int
     split: NDArray[np.int8]
-    text: list[str]
+    """[n_files] index of each file's split in ``tables.SPLITS``, -1 for a dropped file."""
 
-    def of(self, split: str) -> NDArray[np.int64]:
-        """Return the rows of one split."""
-        return np.flatnonzero(self.split == tables.SPLITS.index(split))
+    def of(self, file_no: NDArray[np.integer[Any]], where: Path) -> NDArray[np.int8]:
+        """Return the split of each file number.
+
+        Raises:
+            DataError: If the shard has no such file: its tables are older than the corpus.
+        """
+        if len(file_no) and file_no.max() >= len(self.split):
+            raise DataError(f"{where}: the files are not those of the corpus. Rerun the stages from ingest on.")
+        return np.asarray(self.split[file_no])
 
 
 def split_of_files(files: Path) -> NDArray[np.int8]:
     """Return for each file_id the index of its split in ``tables.SPLITS``, -1 for a dropped file."""
-    names = tables.read(files, tables.FILES, ["split"])["split"].to_pylist()
+    return _split_numbers(tables.read(files, tables.FILES, ["split"])["split"].to_pylist())
+
+
+def splits_of_shards(files: Path, shards: Path) -> dict[str, ShardSplits]:
+    """Return where the files of each shard went, by the shard's name.
+
+    Args:
+        files: Table corpus/files.
+        shards: The number of files of each shard, in the order of the corpus (JSON of the stage ``corpus``).
+    """
+    split = split_of_files(files)
+    out: dict[str, ShardSplits] = {}
+    at = 0
+    for entry in read_json(shards):
+        out[entry["shard"]] = ShardSplits(at, split[at : at + entry["files"]])
+        at += entry["files"]
+    return out
+
+
+def _split_numbers(names: list[str]) -> NDArray[np.int8]:
     return np.array([tables.SPLITS.index(n) if n else -1 for n in names], np.int8)
 
 
-def read_lines(files: Path, lines: Path, *, column: str) -> CorpusLines:
-    """Read the lines with their ``text`` or their ``code``."""
-    table = tables.read(lines, tables.LINES, ["file_id", "line_no", column])
-    file_id = table["file_id"].to_numpy()
-    return CorpusLines(file_id, table["line_no"].to_numpy(), split_of_files(files)[file_id], table[column].to_pylist())
+def total_counts(files: Path, shards: Path, folders: Mapping[str, Path], kind: str) -> pl.DataFrame:
+    """Return the strings of kept files over all shards, with how often they stand there; in no order.
+
+    Args:
+        files: Table corpus/files.
+        shards: The number of files of each shard.
+        folders: Folder of the stage ``lex`` of each shard, by its name.
+        kind: ``word`` (counted by lines) or ``pretoken`` (by occurrences).
+
+    Returns:
+        Columns word, n and n_files (training), n_heldout (validation and test).
+    """
+    splits = splits_of_shards(files, shards)
+    frames = [_counts_of_shard(folder, splits[name], kind) for name, folder in folders.items()]
+    return pl.concat(frames).group_by("word").agg(pl.col("n", "n_files", "n_heldout").sum())
+
+
+def _counts_of_shard(folder: Path, splits: ShardSplits, kind: str) -> pl.DataFrame:
+    table = tables.read(folder / LEXED[kind]["counts"], tables.FILE_COUNTS)
+    split = splits.of(table["file_no"].to_numpy(), folder)
+    counts = pl.DataFrame({"code": table["code"].to_numpy(), "n": table["n"].to_numpy(), "split": split})
+    train = pl.col("split") == tables.SPLITS.index("train")
+    by_code = (
+        counts.filter(pl.col("split") >= 0)
+        .group_by("code")
+        .agg(
+            n=pl.col("n").filter(train).sum().cast(pl.UInt64),
+            n_files=train.sum().cast(pl.UInt32),
+            n_heldout=pl.col("n").filter(~train).sum().cast(pl.UInt64),
+        )
+    )
+    strings = pl.Series(tables.read(folder / LEXED[kind]["strings"], tables.SHARD_WORDS)["word"])
+    return by_code.with_columns(word=strings.gather(by_code["code"])).drop("code")

@@ -7,6 +7,8 @@ from pathlib import PurePosixPath
 
 import pathspec
 
+from commbert.settings.corpus import Source
+
 NOT_INCLUDED = "not included"
 EXCLUDED = "excluded"
 
@@ -45,7 +47,11 @@ class Selection:
 
     def is_here(self, path: str) -> bool:
         """Return whether the path belongs to this shard, whatever the patterns say of it."""
-        return self.n_shards == 1 or self._hash(path) * self.n_shards >> 64 == self.shard
+        return self.n_shards == 1 or self.shard_of(path) == self.shard
+
+    def shard_of(self, path: str) -> int:
+        """Return the shard that the path belongs to."""
+        return self._hash(path) * self.n_shards >> 64
 
     def reason(self, path: str) -> str:
         """Return why the patterns leave the path out; empty if they do not."""
@@ -61,3 +67,8 @@ class Selection:
         group = path if self.by_file else str(PurePosixPath(path).parent)
         digest = hashlib.blake2b(group.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return int.from_bytes(digest, "big")
+
+
+def selection_of(source: Source, shard: int) -> Selection:
+    """Return which files one shard of a source reads."""
+    return Selection(source.include, source.exclude, shard, source.shards, source.shard_by == "file")

@@ -1,185 +1,81 @@
-"""The files of a source, in a fixed order, each with its bytes or the reason why there are none."""
+"""The files of a source of any kind, shard by shard, each with its bytes or the reason why there are none."""
 
-import glob
-import os
-import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import takewhile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pathspec
-
-from commbert.corpus.fetching import check_sha256, read_member, wheel_members
+from commbert.corpus.archives import archive_files
+from commbert.corpus.naming import UNSAFE
+from commbert.corpus.pinned import expanded, pinned_file
+from commbert.corpus.records import table_files
+from commbert.corpus.repositories import git_files
+from commbert.corpus.selection import Selection, SourceFile, selection_of
+from commbert.corpus.trees import tree_files, tree_paths
+from commbert.corpus.zips import zip_files
 from commbert.errors import SourceError
-from commbert.settings.corpus import PathSource, WheelSource
+from commbert.provenance import digest
+from commbert.settings.corpus import ArchiveSource, GitSource, PathSource, Source, TableSource, WheelSource
 
-_IGNORED_FOLDERS = frozenset({".git", ".hg", ".svn", "__pycache__", ".snakemake", ".venv", "node_modules"})
-_OWN_FOLDERS = ("results", "reports")
-"""What this workflow writes below the working folder is no source of it."""
-
-
-@dataclass(frozen=True)
-class SourceFile:
-    """One file; ``data`` is None where ``reason`` says why it was not read."""
-
-    source: str
-    path: str
-    n_bytes: int
-    data: bytes | None
-    reason: str
+__all__ = ["SourceFile", "files_of", "paths_of", "selection_of", "source_digest"]
 
 
-def files_of(source: WheelSource | PathSource, wheel: Path | None, *, max_bytes: int) -> Iterator[SourceFile]:
-    """Yield the files of a source, sorted by path; files that the patterns leave out are yielded with that reason.
+def files_of(source: Source, fetched: Path | None, selection: Selection, *, max_bytes: int) -> Iterator[SourceFile]:
+    """Yield every file of a shard; those that are not read too, with their reason.
+
+    They come in the order of ``selection.order(path)``, but for tar archives and tables, which are streams and come in
+    their own. One file's bytes are held at a time.
 
     Args:
         source: The settings of the source.
-        wheel: The fetched file, for a wheel.
+        fetched: What the stage ``fetch`` made: a wheel, a bare repository, an archive; None for what lies here.
+        selection: From ``selection_of``.
         max_bytes: Larger files are not read.
 
     Raises:
-        SourceError: If the source is missing or is not the pinned one.
+        SourceError: If the source is missing, not the pinned one, or damaged. That may show at the end only: what was
+            yielded before counts when the iteration has ended.
     """
-    spec = _Patterns(source.include, source.exclude)
-    if isinstance(source, WheelSource):
-        if wheel is None:
-            raise SourceError(f"source {source.name}: the wheel was not fetched. Run the stage fetch first.")
-        check_sha256(wheel, source.sha256, f"source {source.name}")
-        yield from _wheel_files(source, wheel, spec, max_bytes)
+    where = f"source {source.name}"
+    if isinstance(source, PathSource):
+        yield from tree_files(source, selection, max_bytes=max_bytes)
+    elif isinstance(source, TableSource):
+        yield from table_files(source, selection, max_bytes=max_bytes)
+    elif isinstance(source, GitSource):
+        folder = _fetched(fetched, "repository", where)
+        yield from git_files(source, folder, selection, max_bytes=max_bytes)
+    elif isinstance(source, ArchiveSource):
+        path = expanded(source.path, where) if source.path is not None else _fetched(fetched, "archive", where)
+        with pinned_file(path, source.sha256, where) as file:
+            yield from archive_files(source.name, file, selection, max_bytes=max_bytes, where=f"{where}: {path.name!a}")
     else:
-        yield from _path_files(source, spec, max_bytes)
+        yield from _wheel_files(source, _fetched(fetched, "wheel", where), selection, max_bytes, where)
 
 
-def paths_of(source: PathSource) -> list[Path]:
-    """Return the regular files of a path source that its patterns select, sorted (for a fingerprint)."""
-    spec = _Patterns(source.include, source.exclude)
-    return [path for root, path, kind in _walked(source) if kind == "file" and spec.reason(_name(root, path)) is None]
+def paths_of(source: PathSource, selection: Selection) -> list[Path]:
+    """Return the regular files of a shard that the patterns select, sorted (for a fingerprint)."""
+    return tree_paths(source, selection)[selection.shard]
 
 
-class _Patterns:
-    def __init__(self, include: tuple[str, ...], exclude: tuple[str, ...]) -> None:
-        self._include = pathspec.GitIgnoreSpec.from_lines(include)
-        self._exclude = pathspec.GitIgnoreSpec.from_lines(exclude)
+def source_digest(files: Iterable[tuple[str, str]]) -> str:
+    """Return a digest over the files that were read, whatever their order and the number of shards.
 
-    def reason(self, path: str) -> str | None:
-        """Return why the patterns leave the path out, None if they do not."""
-        if not self._include.match_file(path):
-            return "not included"
-        return "excluded" if self._exclude.match_file(path) else None
+    Args:
+        files: Path inside the source and SHA-256 of each.
+    """
+    return digest(*(f"{path}\0{sha256}" for path, sha256 in sorted(files)))
 
 
-def _wheel_files(source: WheelSource, wheel: Path, spec: _Patterns, max_bytes: int) -> Iterator[SourceFile]:
-    for name, n_bytes, member, archive in wheel_members(wheel):
-        reason = spec.reason(name) or ("too large" if n_bytes > max_bytes else "")
-        data = None if reason else read_member(archive, member, max_bytes)
-        yield SourceFile(source.name, name, n_bytes, data, reason)
+def _wheel_files(
+    source: WheelSource, wheel: Path, selection: Selection, max_bytes: int, where: str
+) -> Iterator[SourceFile]:
+    with pinned_file(wheel, source.sha256, where) as archive:
+        inside = f"{where}: {wheel.name!a}"
+        for file in zip_files(source.name, archive, selection, max_bytes=max_bytes, where=inside):
+            if file.reason == UNSAFE:  # no packaging tool makes such
+                raise SourceError(f"{inside}: {file.path!a} points outside of the archive; refused.")
+            yield file
 
 
-def _path_files(source: PathSource, spec: _Patterns, max_bytes: int) -> Iterator[SourceFile]:
-    for root, path, kind in _walked(source):
-        name = _name(root, path)
-        reason = spec.reason(name)
-        if kind.startswith("unreadable"):
-            yield SourceFile(source.name, name, 0, None, kind)
-        elif kind != "file":
-            yield SourceFile(source.name, name, 0, None, reason or kind)
-        elif reason:
-            yield SourceFile(source.name, name, path.lstat().st_size, None, reason)
-        else:
-            yield _read(source.name, name, path, max_bytes)
-
-
-def _read(source: str, name: str, path: Path, max_bytes: int) -> SourceFile:
-    # O_NOFOLLOW and O_NONBLOCK: a link or fifo that took the file's place since the walk neither leads away nor hangs.
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as error:
-        return SourceFile(source, name, _size(path), None, f"unreadable ({error.strerror})")
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            return SourceFile(source, name, 0, None, "not a regular file")
-        if status.st_size > max_bytes:
-            return SourceFile(source, name, status.st_size, None, "too large")
-        try:
-            data = file.read(max_bytes + 1)
-        except OSError as error:
-            return SourceFile(source, name, status.st_size, None, f"unreadable ({error.strerror})")
-    if len(data) > max_bytes:
-        return SourceFile(source, name, len(data), None, "too large")
-    return SourceFile(source, name, len(data), data, "")
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return 0
-
-
-def _walked(source: PathSource) -> list[tuple[Path, Path, str]]:
-    """Return (root, path, kind) of everything below a path source, sorted; kind is ``file`` or why it is none."""
-    try:
-        start = Path(source.path).expanduser()
-    except RuntimeError as error:
-        raise SourceError(f"source {source.name}: {source.path!r}: {error} Set corpus.sources[].path.") from error
-    if start.is_file() or start.is_dir():
-        roots = [start]
-    else:
-        roots = [Path(p) for p in sorted(glob.glob(str(start), recursive=True))]  # noqa: PTH207  (absolute patterns)
-    if not roots:
-        raise SourceError(
-            f"source {source.name}: expected a file, folder or glob pattern that matches something, "
-            f"found nothing at {source.path!r}. Set corpus.sources[].path."
-        )
-    is_glob = roots != [start]
-    anchor = _fixed_part(start) if is_glob else start
-    found: dict[Path, tuple[Path, Path, str]] = {}
-    for root in roots:
-        if (root.is_dir() and not root.is_symlink()) or (root == start and root.is_dir()):
-            for path, kind in _scan(root):
-                found.setdefault(path, (anchor, path, kind))
-        else:
-            found.setdefault(root, (anchor if is_glob else root.parent, root, _kind(root.lstat().st_mode)))
-    return sorted(found.values(), key=lambda item: os.fsencode(item[1]))
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """Return the folder that a glob pattern starts from: names are relative to it, so that no two files share one."""
-    parts = list(takewhile(lambda part: not glob.has_magic(part), pattern.parts))
-    return Path(*parts)
-
-
-def _scan(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Walk without following links and without recursion (a tree may be thousands of levels deep)."""
-    own = {str((Path.cwd() / name).resolve()) for name in _OWN_FOLDERS}
-    todo = [folder]
-    while todo:
-        here = todo.pop()
-        try:
-            entries = list(os.scandir(here))
-        except OSError as error:
-            yield here, f"unreadable folder ({error.strerror})"
-            continue
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name not in _IGNORED_FOLDERS and os.path.realpath(entry.path) not in own:
-                    todo.append(Path(entry.path))
-            else:
-                try:
-                    yield Path(entry.path), _kind(entry.stat(follow_symlinks=False).st_mode)
-                except OSError as error:
-                    yield Path(entry.path), f"unreadable ({error.strerror})"
-
-
-def _kind(mode: int) -> str:
-    if stat.S_ISREG(mode):
-        return "file"
-    return "symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
-
-
-def _name(root: Path, path: Path) -> str:
-    r"""Return the path inside the source; bytes that are no UTF-8 are shown as ``\xNN``."""
-    relative = path.name if root == path else os.path.relpath(path, root)
-    return os.fsencode(relative).decode("utf-8", "backslashreplace")
+def _fetched(path: Path | None, what: str, where: str) -> Path:
+    if path is None:
+        raise SourceError(f"{where}: the {what} was not fetched. Run the stage fetch first.")
+    return path

@@ -1,18 +1,13 @@
 """Train, validation, test: by directory, so that what is measured was not seen."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import PurePosixPath
 
 from commbert.errors import DataError
 from commbert.provenance import digest
 
-_LONG_LINE_CHARS = 20
-"""Shorter lines (``else:``) are shared by everything and say nothing."""
-_COMMON_LINE_FILES = 20
-"""A line in more files than this is boilerplate (a licence header) and binds nothing together."""
 _OVERSHOOT = 1.3
 """A held-out split may exceed its share by this factor."""
 
@@ -23,16 +18,23 @@ class SplitInput:
 
     source: str
     path: str
-    lines: Sequence[str]
+    n_lines: int
 
 
 def split_files(
-    files: Sequence[SplitInput], *, validation: float, test: float, max_shared_lines: float, seed: int
+    files: Sequence[SplitInput], links: Sequence[tuple[int, int]], *, validation: float, test: float, seed: int
 ) -> tuple[list[str], str]:
     """Deal the files to ``train``, ``validation`` and ``test``, directory by directory.
 
-    Directories of which two files share more than ``max_shared_lines`` of the smaller one's distinct long lines stay
-    together. With fewer than three such groups, files are dealt instead of directories.
+    Directories of two linked files stay together. With fewer than three such groups, files are dealt instead of
+    directories.
+
+    Args:
+        files: The kept files.
+        links: Pairs of files that share too many lines to stand in two splits.
+        validation: Share of the lines for validation.
+        test: Share of the lines for test.
+        seed: Decides which groups are held out.
 
     Returns:
         The split of each file, and ``directory`` or ``file``: what was dealt.
@@ -45,34 +47,17 @@ def split_files(
             f"corpus: expected at least 3 usable files, one per split, found {len(files)}. "
             "Widen corpus.sources[].include or add a source."
         )
-    links = _links(files, max_shared_lines)
     for unit in ("directory", "file"):
         groups = _groups(files, links if unit == "directory" else [], unit)
         if len(groups) >= 3:
             break
-    sizes = {name: sum(len(files[i].lines) for i in members) for name, members in groups.items()}
+    sizes = {name: sum(files[i].n_lines for i in members) for name, members in groups.items()}
     split_of = _deal(sizes, {"test": test, "validation": validation}, seed)
     splits = [""] * len(files)
     for name, members in groups.items():
         for i in members:
             splits[i] = split_of[name]
     return splits, unit
-
-
-def _links(files: Sequence[SplitInput], max_shared_lines: float) -> list[tuple[int, int]]:
-    """Return pairs of files that share too many of their long lines."""
-    long_lines = [{ln for ln in f.lines if len(ln) >= _LONG_LINE_CHARS} for f in files]
-    files_of_line: defaultdict[str, list[int]] = defaultdict(list)
-    for i, lines in enumerate(long_lines):
-        for line in lines:
-            files_of_line[line].append(i)
-    shared: Counter[tuple[int, int]] = Counter()
-    for members in files_of_line.values():
-        if 2 <= len(members) <= _COMMON_LINE_FILES:
-            shared.update(combinations(members, 2))
-    return [
-        (a, b) for (a, b), n in shared.items() if n > max_shared_lines * min(len(long_lines[a]), len(long_lines[b]))
-    ]
 
 
 def _groups(files: Sequence[SplitInput], links: Sequence[tuple[int, int]], unit: str) -> dict[str, list[int]]:
@@ -85,7 +70,7 @@ def _groups(files: Sequence[SplitInput], links: Sequence[tuple[int, int]], unit:
 
     def root(k: str) -> str:
         while parent[k] != k:
-            k = parent[k]
+            parent[k] = k = parent[parent[k]]
         return k
 
     for a, b in links:

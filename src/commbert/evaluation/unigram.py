@@ -15,9 +15,9 @@ class Unigram:
     """How many tokens are more frequent."""
 
 
-def unigram(tokens: NDArray[np.int64], vocab_size: int) -> Unigram:
-    """Count the tokens of the training windows."""
-    counts = np.bincount(tokens, minlength=vocab_size).astype(np.float64)
+def unigram(counts: NDArray[np.int64]) -> Unigram:
+    """Turn the counts of the tokens [vocabulary] in the training windows into probabilities."""
+    vocab_size, counts = len(counts), counts.astype(np.float64)
     rank = np.empty(vocab_size, np.int64)
     rank[np.argsort(-counts, kind="stable")] = np.arange(vocab_size)
     return Unigram(np.log((counts + 1) / (counts.sum() + vocab_size)), rank)

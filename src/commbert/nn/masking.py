@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from commbert.nn import counters
+from commbert import counters
 
 
 @dataclass(frozen=True)

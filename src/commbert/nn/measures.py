@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 from torch import Tensor
 
-from commbert.nn import counters
+from commbert import counters
 from commbert.nn.encoder import Bert
 from commbert.nn.masking import mask_tokens
 from commbert.nn.packing import SpecialIds, pack

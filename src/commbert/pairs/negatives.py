@@ -1,10 +1,12 @@
 """Negative pairs: an anchor with a word that never shares a line with it, of three kinds of difficulty."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from commbert import counters
 from commbert.known import Keys, contains, pair_keys
 from commbert.pairs.positives import Ids
 
@@ -13,17 +15,45 @@ NO_WORD = np.uint32(0xFFFFFFFF)
 """Stands where no negative was found."""
 
 
-def draw_from(pool: Ids, anchor: Ids, positive: Ids, known: Keys, rng: np.random.Generator) -> Ids:
+@dataclass(frozen=True)
+class Draws:
+    """What random draws are functions of, so that they do not depend on what was drawn before."""
+
+    number: NDArray[np.uint64]
+    """[n] a number of each pair."""
+    seed: int
+
+
+def draw_from(pool: Ids, anchor: Ids, positive: Ids, known: Keys, draws: Draws, *, kind: str) -> Ids:
     """Draw one word of the pool for each anchor: not the anchor, not its positive, never on a line with it.
+
+    Args:
+        pool: Words to draw from.
+        anchor: [n] first words.
+        positive: [n] second words.
+        known: Pairs that share a line.
+        draws: What the draws are functions of.
+        kind: Draws of different kinds are independent.
 
     Returns:
         [n] word ids; ``NO_WORD`` where 64 draws found none.
     """
-    return _first_valid(lambda todo: rng.choice(pool, len(todo)), anchor, positive, known)
+
+    def draw(todo: NDArray[np.int64], attempt: int) -> Ids:
+        bits = counters.bits(counters.key(draws.seed, kind, attempt), draws.number[todo])
+        return np.asarray(pool[(bits % np.uint64(len(pool))).astype(np.int64)])
+
+    return _first_valid(draw if len(pool) else _nothing, anchor, positive, known)
 
 
 def draw_matched(
-    anchor: Ids, positive: Ids, frequency: NDArray[np.uint64], known: Keys, rng: np.random.Generator, *, reach: int = 12
+    anchor: Ids,
+    positive: Ids,
+    frequency: NDArray[np.uint64],
+    known: Keys,
+    rng: np.random.Generator,
+    *,
+    reach: int = 12,
 ) -> Ids:
     """Draw for each anchor a word of another pair's positives, about as frequent as its own.
 
@@ -42,10 +72,9 @@ def draw_matched(
     ranked = positive[order]
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
-    tries = iter(range(_TRIES))
 
-    def near(todo: NDArray[np.int64]) -> Ids:
-        far = reach << (next(tries) // 16)
+    def near(todo: NDArray[np.int64], attempt: int) -> Ids:
+        far = reach << (attempt // 16)
         step = rng.integers(1, far + 1, len(todo)) * rng.choice([-1, 1], len(todo))
         at = rank[todo] + step
         last = len(ranked) - 1
@@ -54,13 +83,17 @@ def draw_matched(
     return _first_valid(near, anchor, positive, known)
 
 
-def _first_valid(draw: Callable[[NDArray[np.int64]], Ids], anchor: Ids, positive: Ids, known: Keys) -> Ids:
+def _nothing(todo: NDArray[np.int64], _: int) -> Ids:
+    return np.full(len(todo), NO_WORD, np.uint32)
+
+
+def _first_valid(draw: Callable[[NDArray[np.int64], int], Ids], anchor: Ids, positive: Ids, known: Keys) -> Ids:
     out = np.full(len(anchor), NO_WORD, np.uint32)
     todo = np.arange(len(anchor))
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
         if len(todo) == 0:
             break
-        word = draw(todo).astype(np.uint32)
+        word = draw(todo, attempt).astype(np.uint32)
         a = anchor[todo]
         wrong = (word == a) | (word == positive[todo]) | contains(known, pair_keys(a, word))
         out[todo[~wrong]] = word[~wrong]

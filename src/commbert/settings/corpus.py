@@ -137,29 +137,48 @@ class SplitSettings(Section):
         return self
 
 
-class CorpusSettings(Section):
-    """What is read, and what is dropped from it."""
+class Cleaning(Section):
+    """What is dropped from a source, file by file."""
 
-    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
-    """Where the text comes from."""
     max_file_mib: Annotated[float, Field(gt=0, le=1024)] = 4.0
     """Larger files are skipped (MiB): they are tables or generated."""
     max_line_chars: Annotated[int, Field(ge=80, le=65536)] = 2000
     """Longer lines are dropped (characters): 0.1 % of the lines of a code base, 8 % of its characters, all tables."""
-    drop_duplicates: bool = True
-    """Keep one of several byte-identical files."""
-    near_duplicates: Annotated[float, Field(ge=0.5, le=1.0)] | None = 0.9
-    """Keep one of several files that share at least this part of their distinct lines (Jaccard); null = keep all."""
     drop_generated: bool = True
     """Skip files that a program wrote, by what their first lines say, and files that are tables of numbers."""
     drop_licence_headers: bool = True
     """Leave out the comment at the head of a file that states its licence."""
     redact_secrets: bool = True
     """Replace what looks like a key, token or password by ``********``, everywhere; counted in the report."""
-    git: GitRules = GitRules()
-    """Where git sources may come from."""
+
+
+class ShardSettings(Section):
+    """What the stage ``ingest`` is told of one shard."""
+
+    source: Source
+    """The source that the shard is of."""
+    cleaning: Cleaning
+    """What is dropped from it."""
+
+
+class GatheringSettings(Section):
+    """What the stage ``corpus`` is told: how the shards become one corpus."""
+
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
+    """Where the text comes from."""
+    drop_duplicates: bool = True
+    """Keep one of several byte-identical files."""
+    near_duplicates: Annotated[float, Field(ge=0.5, le=1.0)] | None = 0.9
+    """Keep one of several files that share at least this part of their distinct long lines (Jaccard); null = all."""
     split: SplitSettings = SplitSettings()
     """Train, validation, test: by directory."""
+
+
+class CorpusSettings(Cleaning, GatheringSettings):
+    """What is read, and what is dropped from it."""
+
+    git: GitRules = GitRules()
+    """Where git sources may come from."""
 
     @model_validator(mode="after")
     def _source_names_are_unique(self) -> "CorpusSettings":
@@ -168,3 +187,11 @@ class CorpusSettings(Section):
         if twice:
             raise ValueError(f"source names must be unique, found twice: {', '.join(twice)}")
         return self
+
+    def of_shard(self, source: Source) -> ShardSettings:
+        """Return what a shard of the source is told: a change of another source is none for it."""
+        return ShardSettings(source=source, cleaning=Cleaning(**{n: getattr(self, n) for n in Cleaning.model_fields}))
+
+    def gathering(self) -> GatheringSettings:
+        """Return what the gathering of all shards is told."""
+        return GatheringSettings(**{n: getattr(self, n) for n in GatheringSettings.model_fields})

@@ -21,7 +21,8 @@ from commbert.nn.encoder import Bert
 from commbert.nn.measures import auc, cosines, mlm_scores
 from commbert.nn.model import load_bert, missing_parts, special_ids, text_vectors
 from commbert.nn.packing import SpecialIds
-from commbert.provenance import digest_of_files, environment
+from commbert.provenance import digest, digest_of_files, environment
+from commbert.rows import count_tokens, read_windows
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.text.languages import KEYWORDS
 from commbert.tokenization.encoding import encode_words, load_tokenizer
@@ -31,7 +32,7 @@ _MASK_RATE = 0.15
 
 @dataclass(frozen=True)
 class EvaluationPaths:
-    """The tables that an evaluation reads."""
+    """The tables that an evaluation reads; of windows, the lists of their files."""
 
     files: Path
     line_words: Path
@@ -99,8 +100,9 @@ def run(
     mlm_reason, baseline = _score_mlm(scores, settings, data, network, specials, model, has_trained_head, where)
     names = [*_pair_metrics(), *MEANS, "mlm_loss_per_char"]
     figures = {n: figure(scores, n, n_resamples=settings.bootstrap, seed=settings.seed) for n in names}
-    tables_read = [p for p in vars(data).values() if p.is_file()]
-    inputs = digest_of_files([model / "model.safetensors", data.windows_tokenizer / "tokenizer.json", *tables_read])
+    tables_read = [tables.content_digest(p) for p in vars(data).values() if p.is_file()]
+    weights = digest_of_files([model / "model.safetensors", data.windows_tokenizer / "tokenizer.json"])
+    inputs = digest(weights, *tables_read)
     # A control of nothing is no number.
     told = {name: None if np.isnan(value) else value for name, value in controls.items()}
     result = {
@@ -214,19 +216,17 @@ def _score_mlm(
         return "the model has no trained MLM head", None
     if sha256_file(model / "tokenizer.json") != sha256_file(data.windows_tokenizer / "tokenizer.json"):
         return "the windows were cut with another tokenizer", None
-    values, offsets = tables.list_values(tables.read(data.windows, tables.WINDOWS, ["input_ids"])["input_ids"])
+    heldout = read_windows(data.windows)
     rng = np.random.default_rng([settings.seed, 6])
-    n = min(settings.windows, len(offsets) - 1)
-    rows = np.sort(rng.choice(len(offsets) - 1, n, replace=False))
-    windows = [values[offsets[r] : offsets[r + 1]].astype(np.int64) for r in rows]
+    rows = np.sort(rng.choice(len(heldout), min(settings.windows, len(heldout)), replace=False))
+    windows = heldout.rows(rows)
     found = mlm_scores(network, windows, specials, seed=settings.seed, rate=_MASK_RATE, device=device)
     tokenizer = load_tokenizer(model)
     n_chars = np.array([len((tokenizer.id_to_token(int(i)) or "").removeprefix("##")) for i in found.label], np.float64)
     item = np.arange(len(found.label))
     for name, value in (("loss", found.loss), ("top1", found.rank < 1), ("top5", found.rank < 5)):
         scores[f"mlm_{name}"] = Column(item, rows[found.window], value.astype(np.float64), n_chars)
-    train, _ = tables.list_values(tables.read(data.train_windows, tables.WINDOWS, ["input_ids"])["input_ids"])
-    counts = unigram(train.astype(np.int64), network.config.vocab_size)
+    counts = unigram(count_tokens(data.train_windows, network.config.vocab_size))
     loss = -counts.log_probability[found.label]
     return "", {
         "top1": float((counts.rank[found.label] < 1).mean()),

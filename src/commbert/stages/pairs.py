@@ -1,174 +1,203 @@
-"""pairs: words of lines to word pairs per split, and the set of known pairs."""
+"""pairs: what was drawn from all shards to word pairs per split, and the set of known pairs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from commbert import tables
-from commbert.artifacts import write_json
-from commbert.corpus.reading import split_of_files
+from commbert.arrays import distinct as sorted_distinct
+from commbert.artifacts import read_json, write_json
 from commbert.errors import DataError
-from commbert.known import Keys, contains, pair_keys, write_known
-from commbert.pairs.negatives import NO_WORD, draw_from, draw_matched
-from commbert.pairs.positives import (
-    DrawnPairs,
-    Ids,
-    LineWords,
-    all_pair_keys,
-    capped,
-    draw_pairs,
-    kept,
-    subsampled,
-)
+from commbert.known import Keys, contains
+from commbert.pairs.keys import KeySet, merged
+from commbert.pairs.negatives import NO_WORD, Draws, draw_from, draw_matched
+from commbert.pairs.positives import DrawnPairs, Ids, distinct, joined, lowest
 from commbert.provenance import digest, digest_of_files
 from commbert.settings.pairs import PairsSettings
+from commbert.stages.draw import COUNTS, DRAWN, HELDOUT_LINES, KEYS
 from commbert.text.languages import KEYWORDS
+
+_TRAIN = tables.SPLITS.index("train")
+
+
+@dataclass(frozen=True)
+class PairsOutputs:
+    """What the stage makes."""
+
+    splits: Mapping[str, Path]
+    """Table pairs of each split."""
+    known: Path
+    """Table pairs/known."""
+    heldout_lines: Path
+    """Table pairs/heldout_lines."""
+    summary: Path
+    """Counts and leakage (JSON)."""
 
 
 def run(
-    settings: PairsSettings,
-    *,
-    files: Path,
-    line_words: Path,
-    words: Path,
-    out: Mapping[str, Path],
-    known_out: Path,
-    summary_out: Path,
+    settings: PairsSettings, *, folders: Sequence[Path], files: Path, words: Path, out: PairsOutputs
 ) -> dict[str, Any]:
-    """Draw the pairs of every split.
+    """Choose the pairs of every split.
 
     Args:
         settings: The section ``pairs``.
+        folders: Folder of the stage ``draw`` of each shard, in the order of the corpus.
         files: Table corpus/files.
-        line_words: Table corpus/line_words.
         words: Table tokenizer/words.
-        out: Becomes the table pairs of each split.
-        known_out: Becomes the table pairs/known.
-        summary_out: Becomes counts and leakage (JSON).
+        out: What becomes of them.
 
     Raises:
         DataError: If the training split has no pair.
     """
-    table = tables.read(line_words, tables.LINE_WORDS)
-    file_id, line_no = table["file_id"].to_numpy(), table["line_no"].to_numpy()
-    word_ids, offsets = tables.list_values(table["word_ids"])
-    split = split_of_files(files)[file_id]
     vocabulary = _Vocabulary(words, drop_keywords=settings.drop_keywords)
-    lines = {s: _lines_of(LineWords(word_ids, offsets), split == i) for i, s in enumerate(tables.SPLITS)}
-    known = all_pair_keys(lines["train"])
-    anywhere = np.unique(np.concatenate([known, *(all_pair_keys(lines[s]) for s in tables.SPLITS[1:])]))
-    provenance = {"settings": digest(settings.as_json()), "inputs": digest_of_files([files, line_words, words])}
-    write_known(known_out, known, provenance)
-    summary: dict[str, Any] = {"known_pairs": len(known), "splits": {}, "leakage": {}}
-    for number, name in enumerate(tables.SPLITS):
+    provenance = {"settings": digest(settings.as_json()), "inputs": digest_of_files([files, words])}
+    known = _gather_keys([f / KEYS[True] for f in folders], out.known, provenance)
+    anywhere = sorted_distinct(np.concatenate([known, *_key_pieces([f / KEYS[False] for f in folders])]))
+    counts = [read_json(folder / COUNTS)["possible_positives"] for folder in folders]
+    possible = {split: sum(shard[split] for shard in counts) for split in tables.SPLITS}
+    facts: dict[str, dict[str, int]] = {"train": _write_training(settings, folders, vocabulary, known, out, provenance)}
+    if not facts["train"]["same_line"]:
+        raise DataError("pairs: expected at least one pair in the training split, found none. Widen the sources.")
+    leakage: dict[str, dict[str, float]] = {}
+    for number, split in enumerate(tables.SPLITS[1:], start=1):
+        drawn = lowest(distinct(joined(list(_drawn(folders, number)))), settings.heldout_positives).by_line()
         rng = np.random.default_rng([settings.seed, 2, number])
-        rows = np.flatnonzero(split == number)
-        usable = _usable(lines[name], vocabulary, settings, rng)
-        if name == "train":
-            drawn = draw_pairs(usable, settings.max_positives, rng)
-            negatives = _training_negatives(drawn, vocabulary, settings.english_negatives, known, rng)
-        else:
-            drawn = _distinct(draw_pairs(usable, None, rng), settings.heldout_positives)
-            negatives = _heldout_negatives(drawn, vocabulary, anywhere, rng)
-            leaked = contains(known, pair_keys(drawn.word_id_a, drawn.word_id_b))
-            summary["leakage"][name] = {
-                "pairs_seen_in_training_pct": 100.0 * float(leaked.mean()) if len(leaked) else 0.0
-            }
-        if name == "train" and len(drawn.line) == 0:
-            raise DataError("pairs: expected at least one line with two words in the training split, found none.")
-        columns = _columns(drawn, negatives, file_id[rows], line_no[rows])
-        tables.write(out[name], tables.PAIRS, columns, provenance=provenance)
-        summary["splits"][name] = _counts(usable, drawn, negatives)
-    write_json(summary_out, summary)
-    return summary
-
-
-def _counts(usable: LineWords, drawn: DrawnPairs, negatives: list[tuple[str, Ids]]) -> dict[str, int]:
-    n_words = np.diff(usable.offsets)
-    return {
-        "possible_positives": int((n_words * (n_words - 1) // 2).sum()),
-        "same_line": len(drawn.line),
-        "distinct_same_line": len(np.unique(pair_keys(drawn.word_id_a, drawn.word_id_b))),
-        **{
-            kind: int(sum((ids != NO_WORD).sum() for k, ids in negatives if k == kind))
-            for kind in dict.fromkeys(k for k, _ in negatives)
-        },
+        negatives = _heldout_negatives(settings, drawn, vocabulary, anywhere, rng)
+        with tables.writing(out.splits[split], tables.PAIRS, provenance=provenance) as writer:
+            writer.add(_columns(drawn, negatives))
+        facts[split] = {**_counted(drawn, negatives), "distinct_same_line": len(drawn)}
+        seen = contains(known, drawn.keys)
+        leakage[split] = {"pairs_seen_in_training_pct": 100.0 * float(seen.mean()) if len(drawn) else 0.0}
+    _gather_lines([f / HELDOUT_LINES for f in folders], out.heldout_lines, provenance)
+    summary = {
+        "known_pairs": len(known),
+        "splits": {split: {"possible_positives": possible[split], **facts[split]} for split in tables.SPLITS},
+        "leakage": leakage,
     }
+    write_json(out.summary, summary)
+    return summary
 
 
 class _Vocabulary:
     """The word table as arrays: frequencies, and the pools that negatives are drawn from."""
 
     def __init__(self, words: Path, *, drop_keywords: bool) -> None:
-        table = tables.read(words, tables.WORDS, ["word", "n_lines", "n_files", "in_english"])
-        text = table["word"].to_pylist()
+        table = tables.read(words, tables.WORDS, ["word", "n_lines", "in_english"])
+        keyword = pc.is_in(table["word"], value_set=pa.array(sorted(KEYWORDS))).to_numpy()
+        usable = ~keyword if drop_keywords else np.ones(table.num_rows, np.bool_)
         self.n_lines = table["n_lines"].to_numpy()
-        self.usable = np.array([not (drop_keywords and w in KEYWORDS) for w in text], np.bool_)
-        in_english = table["in_english"].to_numpy(zero_copy_only=False)
-        self.english: Ids = np.flatnonzero(in_english & self.usable).astype(np.uint32)
-        self.n_words = len(text)
+        self.english: Ids = np.flatnonzero(table["in_english"].to_numpy() & usable).astype(np.uint32)
+        self.code: Ids = np.flatnonzero(usable & (self.n_lines > 0)).astype(np.uint32)
 
 
-def _lines_of(lines: LineWords, chosen: np.ndarray) -> LineWords:
-    counts = np.diff(lines.offsets)
-    return LineWords(lines.word_ids[np.repeat(chosen, counts)], np.concatenate([[0], np.cumsum(counts[chosen])]))
+def _key_pieces(paths: Sequence[Path]) -> Iterator[Keys]:
+    for path in paths:
+        for piece in tables.read_groups(path, tables.PAIR_KEYS, ["key"]):
+            yield piece["key"].to_numpy()
 
 
-def _usable(lines: LineWords, vocabulary: _Vocabulary, settings: PairsSettings, rng: np.random.Generator) -> LineWords:
-    lines = kept(lines, vocabulary.usable[lines.word_ids])
-    if settings.subsample is not None:
-        lines = subsampled(lines, vocabulary.n_lines, settings.subsample, rng)
-    return capped(lines, settings.max_words_per_line, rng)
+def _gather_keys(paths: Sequence[Path], out: Path, provenance: dict[str, str]) -> Keys:
+    """Write the table pairs/known and return its keys."""
+    parts = [np.empty(0, np.uint64)]
+    with tables.writing(out, tables.KNOWN_PAIRS, provenance=provenance) as writer:
+        for keys in merged([_key_pieces([path]) for path in paths]):
+            low, high = (keys >> np.uint64(32)).astype(np.uint32), keys.astype(np.uint32)
+            writer.add({"word_id_a": low, "word_id_b": high})
+            parts.append(keys)
+    return np.concatenate(parts)
 
 
-def _distinct(drawn: DrawnPairs, n: int) -> DrawnPairs:
-    """Keep the first occurrence of each unordered pair, ``n`` at most."""
-    _, first = np.unique(pair_keys(drawn.word_id_a, drawn.word_id_b), return_index=True)
-    keep = np.sort(first)[:n]
-    return DrawnPairs(drawn.word_id_a[keep], drawn.word_id_b[keep], drawn.line[keep])
+def _gather_lines(paths: Sequence[Path], out: Path, provenance: dict[str, str]) -> None:
+    with tables.writing(out, tables.LINE_WORDS, provenance=provenance) as writer:
+        for path in paths:
+            for piece in tables.read_groups(path, tables.LINE_WORDS, tables.LINE_WORDS.schema.names):
+                writer.add(piece)
+
+
+def _drawn(folders: Sequence[Path], split: int) -> Iterator[DrawnPairs]:
+    """Yield what was drawn of a split, in the order of the corpus."""
+    for folder in folders:
+        for piece in tables.read_groups(folder / DRAWN, tables.DRAWN, tables.DRAWN.schema.names):
+            columns = {name: piece[name].to_numpy() for name in piece.column_names}
+            line = columns["file_id"].astype(np.uint64) << np.uint64(32) | columns["line_no"]
+            pairs = DrawnPairs(columns["word_id_a"], columns["word_id_b"], line, columns["priority"])
+            yield pairs.chosen(columns["split"] == split)
+
+
+def _write_training(
+    settings: PairsSettings,
+    folders: Sequence[Path],
+    vocabulary: _Vocabulary,
+    known: Keys,
+    out: PairsOutputs,
+    provenance: dict[str, str],
+) -> dict[str, int]:
+    highest = np.uint64(2**64 - 1)
+    if settings.max_positives is not None:
+        priorities = np.concatenate([np.empty(0, np.uint64), *(p.priority for p in _drawn(folders, _TRAIN))])
+        if len(priorities) > settings.max_positives:
+            highest = np.partition(priorities, settings.max_positives - 1)[settings.max_positives - 1]
+    total: dict[str, int] = {"same_line": 0}
+    seen = KeySet()
+    with tables.writing(out.splits["train"], tables.PAIRS, provenance=provenance) as writer:
+        for piece in _drawn(folders, _TRAIN):
+            drawn = piece.chosen(piece.priority <= highest)
+            negatives = _training_negatives(settings, drawn, vocabulary, known)
+            writer.add(_columns(drawn, negatives))
+            seen.add(drawn.keys)
+            for kind, n in _counted(drawn, negatives).items():
+                total[kind] = total.get(kind, 0) + n
+    return {**total, "distinct_same_line": len(seen.sorted())}
+
+
+def _counted(drawn: DrawnPairs, negatives: list[tuple[str, Ids]]) -> dict[str, int]:
+    kinds = dict.fromkeys(kind for kind, _ in negatives)
+    found = {kind: int(sum((ids != NO_WORD).sum() for k, ids in negatives if k == kind)) for kind in kinds}
+    return {"same_line": len(drawn), **found}
 
 
 def _training_negatives(
-    drawn: DrawnPairs, vocabulary: _Vocabulary, n_english: int, known: Keys, rng: np.random.Generator
+    settings: PairsSettings, drawn: DrawnPairs, vocabulary: _Vocabulary, known: Keys
 ) -> list[tuple[str, Ids]]:
+    a, b = drawn.anchors_and_positives()
+    draws = Draws(drawn.priority, settings.seed)
     return [
-        ("english", draw_from(vocabulary.english, drawn.word_id_a, drawn.word_id_b, known, rng))
-        for _ in range(n_english)
+        ("english", draw_from(vocabulary.english, a, b, known, draws, kind=f"english {i}"))
+        for i in range(settings.english_negatives)
     ]
 
 
 def _heldout_negatives(
-    drawn: DrawnPairs, vocabulary: _Vocabulary, anywhere: Keys, rng: np.random.Generator
+    settings: PairsSettings, drawn: DrawnPairs, vocabulary: _Vocabulary, anywhere: Keys, rng: np.random.Generator
 ) -> list[tuple[str, Ids]]:
-    a, b = drawn.word_id_a, drawn.word_id_b
-    code = np.flatnonzero(vocabulary.usable & (vocabulary.n_lines > 0)).astype(np.uint32)
-    if len(a) == 0:
+    if not len(drawn):
         return []
+    a, b = drawn.anchors_and_positives()
+    draws = Draws(drawn.priority, settings.seed)
     return [
-        ("english", draw_from(vocabulary.english, a, b, anywhere, rng)),
-        ("random_code", draw_from(code, a, b, anywhere, rng)),
+        ("english", draw_from(vocabulary.english, a, b, anywhere, draws, kind="english")),
+        ("random_code", draw_from(vocabulary.code, a, b, anywhere, draws, kind="random code")),
         ("frequency_matched", draw_matched(a, b, vocabulary.n_lines, anywhere, rng)),
     ]
 
 
-def _columns(
-    drawn: DrawnPairs, negatives: list[tuple[str, Ids]], file_id: np.ndarray, line_no: np.ndarray
-) -> dict[str, Any]:
-    n, width = len(drawn.line), 1 + len(negatives)
-    second = (
-        np.stack([drawn.word_id_b, *(ids for _, ids in negatives)], axis=1).ravel() if n else np.empty(0, np.uint32)
-    )
+def _columns(drawn: DrawnPairs, negatives: list[tuple[str, Ids]]) -> dict[str, Any]:
+    a, b = drawn.anchors_and_positives()
+    n, width = len(drawn), 1 + len(negatives)
+    second = np.stack([b, *(ids for _, ids in negatives)], axis=1).ravel()
     keep = second != NO_WORD
-    kinds = np.array(["same_line", *(kind for kind, _ in negatives)])
+    kinds = pa.array(["same_line", *(kind for kind, _ in negatives)])
     label = np.array([1] + [0] * len(negatives), np.uint8)
     return {
-        "word_id_a": np.repeat(drawn.word_id_a, width)[keep],
+        "word_id_a": np.repeat(a, width)[keep],
         "word_id_b": second[keep],
         "label": np.tile(label, n)[keep],
-        "kind": pa.array(np.tile(kinds, n)[keep].tolist(), pa.string()),
-        "file_id": np.repeat(file_id[drawn.line], width)[keep],
-        "line_no": np.repeat(line_no[drawn.line], width)[keep],
+        "kind": kinds.take(pa.array(np.tile(np.arange(width), n)[keep])),
+        "file_id": np.repeat((drawn.line >> np.uint64(32)).astype(np.uint32), width)[keep],
+        "line_no": np.repeat(drawn.line.astype(np.uint32), width)[keep],
     }

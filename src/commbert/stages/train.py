@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from commbert.artifacts import (
@@ -18,18 +17,19 @@ from commbert.artifacts import (
     sha256_file,
     write_json,
 )
+from commbert.counters import SCHEME
 from commbert.errors import ModelError, SettingsError, TrainingError
 from commbert.monitoring import machine
 from commbert.nn.collectives import Processes, join, leave, losses_of_peers_named
-from commbert.nn.counters import SCHEME
 from commbert.nn.devices import choose_device, choose_precision
 from commbert.nn.encoder import Bert
 from commbert.nn.model import load_bert, save_for_others, special_ids
 from commbert.nn.products import choose_products
-from commbert.provenance import code_digest, digest_of_files, environment
+from commbert.provenance import code_digest, digest, environment
 from commbert.reporting.card import render_card
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
+from commbert.tables import content_digest
 from commbert.training.batches import Context
 from commbert.training.checkpoints import CheckpointStore
 from commbert.training.data import DataPaths, TrainingData, read_training_data, regular_ids
@@ -187,7 +187,7 @@ def _context(
             f"found {config.vocab_size}. "
             "Rerun the stages from tokenizer on."
         )
-    longest = int(np.diff(data.windows.offsets).max(initial=0)) + 2
+    longest = int(data.windows.sizes.max(initial=0)) + 2
     longest = max([longest, *(len(w) + 2 for w in data.validation_windows)])
     if settings.objectives.has_mlm and longest > config.max_position_embeddings:
         raise ModelError(
@@ -220,7 +220,7 @@ def _identity(
 ) -> dict[str, Any]:
     return {
         "settings": settings.model_dump(mode="json"),
-        "data": digest_of_files(vars(paths).values()),
+        "data": digest(*(content_digest(path) for path in vars(paths).values())),
         "start_weights": sha256_file(model_folder / "model.safetensors")[:16],
         "tokenizer": sha256_file(model_folder / "tokenizer.json")[:16],
         "steps": context.plan.n_steps,

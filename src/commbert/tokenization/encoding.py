@@ -1,12 +1,10 @@
 """Lines to token ids, each distinct pre-token tokenised once.
 
-WordPiece works inside a pre-token, so a line's ids are its pre-tokens' ids laid end to end. For lines of printable
-ASCII, BERT's normalizer and pre-tokenizer are one regular expression; every other line goes through the tokenizer.
+WordPiece works inside a pre-token, so a line's ids are its pre-tokens' ids laid end to end.
 """
 
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +12,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from commbert.errors import ModelError
-
-_PRETOKEN = re.compile(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]")
+from commbert.text.words import LineCodes
 
 TokenIds = np.ndarray[tuple[int], np.dtype[np.int32]]
 Offsets = np.ndarray[tuple[int], np.dtype[np.int64]]
@@ -64,31 +61,29 @@ def is_lower_case(tokenizer: Tokenizer) -> bool:
     return bool(tokenizer.normalizer.normalize_str("A") == "a")
 
 
-def pretokens(line: str, *, lower: bool) -> list[str] | None:
-    """Return the pre-tokens of a line of printable ASCII; None if the line needs the tokenizer itself."""
-    line = line.replace("\t", " ")
-    if not (line.isascii() and line.isprintable()):
-        return None
-    return _PRETOKEN.findall(line.lower() if lower else line)
+@dataclass(frozen=True)
+class Pieces:
+    """Token ids of pre-tokens: the pre-token with code c has ``ids[offsets[c]:offsets[c + 1]]``."""
+
+    ids: TokenIds
+    offsets: Offsets
+
+    def encode(self, lines: LineCodes) -> EncodedLines:
+        """Return the token ids of lines: their pre-tokens' ids laid end to end."""
+        codes = lines.codes
+        n = np.diff(self.offsets)[codes]
+        ends = np.concatenate([[0], np.cumsum(n)])
+        # Token t of the whole is token t - ends[p] of its pre-token p.
+        shift = np.repeat(self.offsets[codes] - ends[:-1], n)
+        shift += np.arange(len(shift))
+        return EncodedLines(self.ids[shift], ends[lines.offsets])
 
 
-def encode_lines(tokenizer: Tokenizer, lines: Sequence[str]) -> EncodedLines:
-    """Encode lines exactly as ``tokenizer.encode(line, add_special_tokens=False)`` does."""
-    lower = is_lower_case(tokenizer)
-    split = [pretokens(line, lower=lower) for line in lines]
-    distinct = list(dict.fromkeys(p for parts in split if parts is not None for p in parts))
-    encoded = tokenizer.encode_batch_fast(distinct, add_special_tokens=False)
-    ids_of = {p: e.ids for p, e in zip(distinct, encoded, strict=True)}
-    ids: list[int] = []
-    offsets = [0]
-    for line, parts in zip(lines, split, strict=True):
-        if parts is None:
-            ids += tokenizer.encode(line, add_special_tokens=False).ids
-        else:
-            for part in parts:
-                ids += ids_of[part]
-        offsets.append(len(ids))
-    return EncodedLines(np.array(ids, np.int32), np.array(offsets, np.int64))
+def pieces_of(tokenizer: Tokenizer, pretokens: Iterable[str]) -> Pieces:
+    """Run WordPiece on each pre-token, which must be as the tokenizer's own pre-tokenizer gives it."""
+    cut = [[token.id for token in tokenizer.model.tokenize(p)] for p in pretokens]
+    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in cut], dtype=np.int64)])
+    return Pieces(np.fromiter((i for ids in cut for i in ids), np.int32, int(offsets[-1])), offsets)
 
 
 def encode_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:

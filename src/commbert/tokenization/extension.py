@@ -5,50 +5,38 @@ could never match. They are written into ``tokenizer.json`` and ``vocab.txt`` al
 """
 
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 from tokenizers import Tokenizer
 
 from commbert.errors import ModelError
 from commbert.settings.tokenizer import TokenizerSettings
-from commbert.tokenization.encoding import encode_words, pretokens
+from commbert.tokenization.encoding import encode_words, pieces_of
 
-_ASCII_RUN = re.compile(r"(?<![^\W_])[ -~]+(?![^\W_])")
-_ENTRY = re.compile(r"(?=[a-zA-Z0-9]*[a-zA-Z])[a-zA-Z0-9]+")
-
-
-def count_pretokens(lines: Iterable[tuple[int, str]], *, lower: bool) -> tuple[Counter[str], Counter[str]]:
-    """Count pre-tokens over (file, line): occurrences, and files that hold each."""
-    counts: Counter[str] = Counter()
-    pairs: set[tuple[int, str]] = set()
-    for file_id, line in lines:
-        parts = pretokens(line, lower=lower)
-        if parts is None:
-            parts = [p for run in _ASCII_RUN.findall(line) for p in pretokens(run, lower=lower) or ()]
-        counts.update(parts)
-        pairs.update((file_id, p) for p in set(parts))
-    return counts, Counter(p for _, p in pairs)
+_ENTRY = "^[a-zA-Z0-9]*[a-zA-Z][a-zA-Z0-9]*$"
 
 
-def choose_words(
-    tokenizer: Tokenizer, counts: Counter[str], n_files: Counter[str], settings: TokenizerSettings
-) -> list[str]:
-    """Return the entries that save the most tokens: by count x (pieces - 1), then by the alphabet."""
-    fit = [
-        word
-        for word, n in counts.items()
-        if n >= settings.min_count
-        and n_files[word] >= settings.min_files
-        and settings.min_chars <= len(word) <= settings.max_chars
-        and _ENTRY.fullmatch(word)
-    ]
-    pieces = dict(zip(fit, map(len, encode_words(tokenizer, fit)), strict=True))
-    gain = {word: counts[word] * (pieces[word] - 1) for word in fit if pieces[word] > 1}
-    return sorted(gain, key=lambda word: (-gain[word], word))[: settings.max_new_words]
+def choose_words(tokenizer: Tokenizer, counts: pl.DataFrame, settings: TokenizerSettings) -> list[str]:
+    """Return the entries that save the most tokens: by count x (pieces - 1), then by the alphabet.
+
+    Args:
+        tokenizer: The base tokenizer.
+        counts: Pre-tokens with n and n_files of the training split, as ``corpus.reading.total_counts`` gives them.
+        settings: The section ``tokenizer``.
+    """
+    fit = counts.filter(
+        (pl.col("n") >= settings.min_count)
+        & (pl.col("n_files") >= settings.min_files)
+        & pl.col("word").str.len_chars().is_between(settings.min_chars, settings.max_chars)
+        & pl.col("word").str.contains(_ENTRY)
+    )
+    n_pieces = pl.Series(np.diff(pieces_of(tokenizer, fit["word"]).offsets))
+    gains = fit.select("word", gain=pl.col("n").cast(pl.Int64) * (n_pieces - 1)).filter(pl.col("gain") > 0)
+    return gains.sort([-pl.col("gain"), "word"])["word"].head(settings.max_new_words).to_list()
 
 
 def write_tokenizer(base: Path, out: Path, words: Sequence[str]) -> None:
@@ -97,13 +85,7 @@ def check_extension(base: Tokenizer, grown: Tokenizer, words: Sequence[str]) -> 
 
 
 def receipts(
-    base: Tokenizer,
-    grown: Tokenizer,
-    *,
-    new_words: Sequence[str],
-    counts: Counter[str],
-    heldout_counts: Counter[str],
-    english: Sequence[str],
+    base: Tokenizer, grown: Tokenizer, *, new_words: Sequence[str], counts: pl.DataFrame, english: Sequence[str]
 ) -> dict[str, Any]:
     """Return what the extension bought and what it cost, measured on held-out lines.
 
@@ -111,32 +93,33 @@ def receipts(
         base: The tokenizer before.
         grown: The tokenizer after.
         new_words: The entries added.
-        counts: Pre-tokens of the training split.
-        heldout_counts: Pre-tokens of the validation and test splits.
+        counts: Pre-tokens, with n of the training split and n_heldout of the others.
         english: Common English words, whose new cuts are listed.
     """
-    words = [w for w in heldout_counts if _ENTRY.fullmatch(w)]
-    n_words = sum(heldout_counts[w] for w in words)
+    heldout = counts.filter((pl.col("n_heldout") > 0) & pl.col("word").str.contains(_ENTRY))
+    n_of_word = heldout["n_heldout"].to_numpy().astype(np.float64)
     fertility = {}
     for name, tokenizer in (("before", base), ("after", grown)):
-        lengths = dict(zip(words, map(len, encode_words(tokenizer, words)), strict=True))
+        lengths = np.diff(pieces_of(tokenizer, heldout["word"]).offsets)
         fertility[name] = {
-            "tokens_per_word": sum(heldout_counts[w] * lengths[w] for w in words) / max(n_words, 1),
-            "one_token_words_pct": 100 * sum(heldout_counts[w] for w in words if lengths[w] == 1) / max(n_words, 1),
+            "tokens_per_word": float(n_of_word @ lengths) / max(n_of_word.sum(), 1),
+            "one_token_words_pct": 100 * float(n_of_word[lengths == 1].sum()) / max(n_of_word.sum(), 1),
         }
     cuts = zip(english, encode_words(base, english), encode_words(grown, english), strict=True)
     recut = [(w, b, a) for w, b, a in cuts if a != b]
-    trained = {i for ids in encode_words(grown, list(counts)) for i in ids}
+    trained = np.zeros(grown.get_vocab_size(), np.bool_)
+    trained[pieces_of(grown, counts.filter(pl.col("n") > 0)["word"]).ids] = True
+    seen = set(heldout["word"])
     n_before = base.get_vocab_size()
     return {
         "entries_before": n_before,
         "entries_after": grown.get_vocab_size(),
         "entries_added": len(new_words),
-        "entries_added_seen_in_heldout_pct": 100 * sum(w in heldout_counts for w in new_words) / max(len(new_words), 1),
+        "entries_added_seen_in_heldout_pct": 100 * sum(w in seen for w in new_words) / max(len(new_words), 1),
         "reachable": len(new_words),
-        "new_rows_never_trained": sum(i not in trained for i in range(n_before, grown.get_vocab_size())),
-        "old_rows_never_trained": sum(i not in trained for i in range(n_before)),
-        "heldout_words": n_words,
+        "new_rows_never_trained": int((~trained[n_before:]).sum()),
+        "old_rows_never_trained": int((~trained[:n_before]).sum()),
+        "heldout_words": int(n_of_word.sum()),
         "fertility": fertility,
         "english_words_checked": len(english),
         "english_words_recut": len(recut),

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from commbert import counters
 from commbert.known import contains, pair_keys
-from commbert.nn import counters
 from commbert.nn.collectives import Processes
 from commbert.nn.encoder import Reading
 from commbert.nn.masking import MaskedTokens, mask_tokens

@@ -11,38 +11,9 @@ from commbert import tables
 from commbert.errors import DataError
 from commbert.known import read_known
 from commbert.nn.model import read_vocabulary
+from commbert.rows import Rows, read_windows
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Rows of different lengths laid end to end."""
-
-    values: Ints
-    offsets: Ints
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int) -> Ints:
-        return self.values[self.offsets[row] : self.offsets[row + 1]]
-
-    def lengths(self, chosen: Ints) -> Ints:
-        """Return the lengths of the chosen rows."""
-        return self.offsets[chosen + 1] - self.offsets[chosen]
-
-    def joined(self, chosen: Ints, lengths: Ints | None = None) -> Ints:
-        """Return the chosen rows end to end, of each only its first ``lengths`` values if they are given."""
-        if lengths is None:
-            lengths = self.lengths(chosen)
-        ends = np.cumsum(lengths)
-        within = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
-        return self.values[np.repeat(self.offsets[chosen], lengths) + within]
-
-    def rows(self, chosen: Sequence[int] | Ints) -> list[Ints]:
-        """Return the chosen rows."""
-        return [self[int(i)] for i in chosen]
 
 
 @dataclass(frozen=True)
@@ -51,7 +22,7 @@ class PairData:
 
     anchor: Ints
     positive: Ints
-    negatives: Ragged
+    negatives: Rows
 
     def __len__(self) -> int:
         return len(self.anchor)
@@ -61,9 +32,9 @@ class PairData:
 class TrainingData:
     """Everything of the training split, and the validation rows that choose ``best/``."""
 
-    windows: Ragged
+    windows: Rows
     pairs: PairData
-    words: Ragged
+    words: Rows
     """Token ids of each word."""
     known: NDArray[np.uint64]
     """Sorted keys (low id * 2^32 + high id) of pairs that share a training line."""
@@ -74,7 +45,7 @@ class TrainingData:
 
 @dataclass(frozen=True)
 class DataPaths:
-    """The tables that training reads."""
+    """The tables that training reads; of windows, the lists of their files."""
 
     windows: Path
     validation_windows: Path
@@ -84,20 +55,10 @@ class DataPaths:
     words: Path
 
 
-def read_windows(path: Path) -> Ragged:
-    """Read the token ids of a windows table."""
-    table = tables.read(path, tables.WINDOWS, ["input_ids"])
-    values, offsets = tables.list_values(table["input_ids"])
-    empty = np.flatnonzero(np.diff(offsets) == 0)
-    if len(empty):
-        raise DataError(f"{path}: expected tokens in every window, found none in row {empty[0]}. Rerun windows.")
-    return Ragged(values.astype(np.int64), offsets)
-
-
-def read_words(path: Path) -> Ragged:
+def read_words(path: Path) -> Rows:
     """Read the token ids of all words."""
     values, offsets = tables.list_values(tables.read(path, tables.WORDS, ["token_ids"])["token_ids"])
-    return Ragged(values.astype(np.int64), offsets)
+    return Rows.end_to_end(values.astype(np.int64), offsets)
 
 
 def read_training_data(paths: DataPaths, *, validation_windows: int, validation_pairs: int) -> TrainingData:
@@ -141,7 +102,7 @@ def _pair_data(path: Path) -> PairData:
     first = np.flatnonzero(is_positive)
     group = np.cumsum(is_positive) - 1
     counts = np.bincount(group[~is_positive], minlength=len(first)) if len(first) else np.empty(0, np.int64)
-    return PairData(a[first], b[first], Ragged(b[~is_positive], np.concatenate([[0], np.cumsum(counts)])))
+    return PairData(a[first], b[first], Rows.end_to_end(b[~is_positive], np.concatenate([[0], np.cumsum(counts)])))
 
 
 def _matched_pairs(path: Path, wanted: int) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints]]:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from commbert.nn import counters
+from commbert import counters
 from commbert.settings.training import TrainingSettings
 
 Ints = NDArray[np.int64]

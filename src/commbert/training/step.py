@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from commbert.nn import counters
+from commbert import counters
 from commbert.nn.collectives import gather_rows
 from commbert.nn.encoder import Bert
 from commbert.nn.losses import info_nce_sum

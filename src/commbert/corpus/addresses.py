@@ -1,0 +1,59 @@
+"""Addresses of git repositories: what may be asked, before git sees it."""
+
+import re
+from urllib.parse import urlsplit
+
+from commbert.errors import SourceError
+from commbert.settings.corpus import GitRules
+
+_LETTERS = re.compile(r"[A-Za-z0-9._~:/@!$&'()*+,;=%\[\]-]+")
+"""Those of RFC 3986 without ``?`` and ``#``: parsers differ in where these end the host."""
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+
+
+def check_address(url: str, rules: GitRules, where: str) -> str:
+    """Return the protocol of an address that the rules allow.
+
+    Raises:
+        SourceError: If they do not, or it carries a password, which is not shown.
+    """
+
+    def refused(why: str) -> SourceError:
+        return SourceError(f"{where}: url {_without_secrets(url)!a}: {why}")
+
+    protocol, mark, _ = url.partition("://")
+    if not mark or not protocol.isalpha():
+        raise refused(
+            "expected PROTOCOL://HOST/PATH, as https://github.com/org/name, ssh://git@host/name, file:///name."
+        )
+    if protocol not in rules.protocols:
+        raise refused(
+            f"expected a protocol of {', '.join(rules.protocols)}, found {protocol!a}. See corpus.git.protocols."
+        )
+    try:
+        parts = urlsplit(url)
+        host, user, password, _ = parts.hostname, parts.username, parts.password, parts.port
+    except ValueError:
+        raise refused("it cannot be read as an address.") from None
+    if password is not None or (user is not None and protocol != "ssh"):
+        raise refused("expected no user and password in it; use a credential-free address, or ssh with a key.")
+    # All in one: no blanks, no control characters, no second meaning of the host.
+    has_user = user is not None and "@" in parts.netloc
+    if not _LETTERS.fullmatch(url) or parts.netloc.count("@") != has_user or (user and not _USER.fullmatch(user)):
+        raise refused("it holds characters that an address of a repository does not have.")
+    if protocol == "file":
+        if parts.netloc:
+            raise refused("expected file:///PATH without a host.")
+    elif host not in rules.hosts:
+        raise refused(f"expected a host of {', '.join(rules.hosts)}, found {host!a}. See corpus.git.hosts.")
+    return protocol
+
+
+def _without_secrets(url: str) -> str:
+    """Return an address without what stands before its last ``@``, and without its query, where tokens stand."""
+    head, mark, rest = url.partition("://")
+    text = rest if mark else url
+    if "@" in text:
+        text = "***@" + text.rpartition("@")[2]
+    text = re.sub(r"[?#].*", "?***", text, flags=re.DOTALL)
+    return (head + mark if mark else "") + text[:200]

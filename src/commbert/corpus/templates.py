@@ -1,0 +1,53 @@
+r"""Templates of rows: ``"{title}\n{body}"``; braces name columns and can do nothing else."""
+
+import difflib
+import string
+from collections.abc import Collection, Mapping
+
+from commbert.errors import SourceError
+
+
+class RowTemplate:
+    """A parsed template.
+
+    ``str.format`` would reach attributes of what it is given, and pad to any width; here a column's text is put in.
+
+    Raises:
+        SourceError: If a brace stands alone, or asks for more than a column.
+    """
+
+    def __init__(self, template: str, where: str) -> None:
+        self._parts: list[tuple[str, str | None]] = []
+        try:
+            for literal, column, spec, conversion in string.Formatter().parse(template):
+                self._parts.append((literal, column))
+                if column is not None and (not column or spec or conversion or set(column) & set(".[]{}")):
+                    raise ValueError(f"{{{column}}} with a form, an attribute or no name")
+        except ValueError as error:
+            raise SourceError(
+                f"{where}: template: expected columns as {{name}} and other braces doubled, found: {error}. "
+                "Set corpus.sources[].template."
+            ) from error
+        self.columns = tuple(dict.fromkeys(column for _, column in self._parts if column))
+        if not self.columns:
+            raise SourceError(f"{where}: template: expected a column as {{name}}, found none.")
+
+    def filled(self, row: Mapping[str, str]) -> str:
+        """Return the text of a row."""
+        return "".join(literal + (row[column] if column else "") for literal, column in self._parts)
+
+    def check_columns(self, present: Collection[str], where: str) -> None:
+        """Compare the columns that the template names with those that are there.
+
+        Raises:
+            SourceError: If one is missing; the message has the nearest name.
+        """
+        for column in self.columns:
+            if column not in present:
+                near = difflib.get_close_matches(column, present, n=1)
+                hint = (
+                    f"Did you mean {near[0]!a}?"
+                    if near
+                    else f"There are {', '.join(map(ascii, sorted(present)[:10]))}."
+                )
+                raise SourceError(f"{where}: expected a column {column!a}, found none. {hint}")

@@ -1,0 +1,157 @@
+"""draw: the words of one shard's lines to positive pairs that may be taken, and the sets of pairs that share a line."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from commbert import tables
+from commbert.artifacts import atomic_folder
+from commbert.corpus.reading import LEXED, ShardSplits, splits_of_shards
+from commbert.known import pair_keys
+from commbert.pairs.keys import KeySet
+from commbert.pairs.positives import (
+    DrawnPairs,
+    LineWords,
+    Sample,
+    all_pairs,
+    capped,
+    joined,
+    keep_probabilities,
+    kept,
+    line_words,
+    rows_of,
+    subsampled,
+    with_priorities,
+)
+from commbert.provenance import digest, digest_of_files
+from commbert.settings.pairs import PairsSettings
+
+DRAWN, HELDOUT_LINES, COUNTS = "drawn.parquet", "heldout_lines.parquet", "counts.json"
+KEYS = {True: "training_keys.parquet", False: "heldout_keys.parquet"}
+"""Names in the folder of a shard; of the keys by whether they are of the training split."""
+_TRAIN = tables.SPLITS.index("train")
+_NO_WORD = 0xFFFFFFFF
+
+
+def run(settings: PairsSettings, *, files: Path, shards: Path, lexed: Path, words: Path, out: Path) -> dict[str, Any]:
+    """Draw from one shard.
+
+    Args:
+        settings: The section ``pairs``.
+        files: Table corpus/files.
+        shards: The number of files of each shard.
+        lexed: Folder of the stage ``lex``, named as the shard.
+        words: Table corpus/words.
+        out: Becomes a folder with the pairs that may be taken, the keys of those that share a line in training or
+            elsewhere, and the words of the held-out lines.
+    """
+    splits = splits_of_shards(files, shards)[lexed.name]
+    word_ids = _Words(words, lexed, settings)
+    provenance = {"settings": digest(settings.as_json()), "inputs": digest_of_files([files, words])}
+    with atomic_folder(out) as tmp:
+        with (
+            tables.writing(tmp / DRAWN, tables.DRAWN, provenance=provenance) as drawn,
+            tables.writing(tmp / HELDOUT_LINES, tables.LINE_WORDS, provenance=provenance) as heldout,
+        ):
+            drawer = _Drawer(settings, word_ids, lambda split, pairs: drawn.add(_drawn_columns(pairs, split)))
+            for split, lines in _lines(lexed, splits, word_ids):
+                drawer.draw(split, lines)
+                if split != _TRAIN:
+                    heldout.add(_line_columns(lines))
+            drawer.finish()
+        for training, keys in drawer.keys.items():
+            tables.write(tmp / KEYS[training], tables.PAIR_KEYS, {"key": keys.sorted()}, provenance=provenance)
+        counts = {"possible_positives": dict(zip(tables.SPLITS, drawer.possible.tolist(), strict=True))}
+        (tmp / COUNTS).write_text(json.dumps(counts) + "\n", encoding="utf-8")
+    return counts
+
+
+class _Words:
+    """The words of a shard as words of the corpus, and what the settings say of them."""
+
+    def __init__(self, words: Path, lexed: Path, settings: PairsSettings) -> None:
+        table = pl.DataFrame(tables.read(words, tables.CORPUS_WORDS, ["word_id", "word", "n_lines", "is_keyword"]))
+        own = pl.DataFrame(tables.read(lexed / LEXED["word"]["strings"], tables.SHARD_WORDS))
+        found = own.join(table.select("word", "word_id"), on="word", how="left", maintain_order="left")["word_id"]
+        self.id_of_code = found.fill_null(_NO_WORD).to_numpy()
+        """[n_codes] word_id; words of dropped files only have none."""
+        keyword = table["is_keyword"].to_numpy()
+        self.usable = ~keyword if settings.drop_keywords else np.ones(len(keyword), np.bool_)
+        self.share_kept = (
+            np.ones(len(keyword))
+            if settings.subsample is None
+            else keep_probabilities(table["n_lines"].to_numpy(), settings.subsample)
+        )
+
+
+class _Drawer:
+    """Takes lines, gives pairs: at once if all are wanted, else at the end those of the lowest priorities."""
+
+    def __init__(self, settings: PairsSettings, words: _Words, give: Callable[[int, DrawnPairs], None]) -> None:
+        self._settings, self._words, self._give = settings, words, give
+        limits = dict.fromkeys(range(len(tables.SPLITS)), settings.heldout_positives) | {_TRAIN: settings.max_positives}
+        self._samples = {split: Sample(n, of_distinct=split != _TRAIN) for split, n in limits.items() if n is not None}
+        self.keys = {True: KeySet(), False: KeySet()}
+        self.possible = np.zeros(len(tables.SPLITS), np.int64)
+
+    def draw(self, split: int, lines: LineWords) -> None:
+        seed = self._settings.seed
+        lines = capped(lines, self._settings.max_words_per_line, seed)
+        for a, b, _ in all_pairs(lines):
+            self.keys[split == _TRAIN].add(pair_keys(a, b))
+        usable = subsampled(kept(lines, self._words.usable[lines.word_ids]), self._words.share_kept, seed)
+        parts = [with_priorities(a, b, line, seed) for a, b, line in self._counted(split, usable)]
+        pairs = joined(parts)
+        if split in self._samples:
+            self._samples[split].add(pairs)
+        else:
+            self._give(split, pairs.by_line())
+
+    def _counted(self, split: int, lines: LineWords) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        for pairs in all_pairs(lines):
+            self.possible[split] += len(pairs[0])
+            yield pairs
+
+    def finish(self) -> None:
+        for split, sample in self._samples.items():
+            self._give(split, sample.taken().by_line())
+
+
+def _lines(lexed: Path, splits: ShardSplits, words: _Words) -> Iterator[tuple[int, LineWords]]:
+    """Yield the lines of the shard, piece by piece and split by split."""
+    path = lexed / LEXED["word"]["lines"]
+    for piece in tables.read_whole_files(path, tables.LINE_CODES, tables.LINE_CODES.schema.names):
+        file_no = piece["file_no"].to_numpy()
+        split = splits.of(file_no, path)
+        codes, offsets = tables.list_values(piece["codes"])
+        file_id = file_no.astype(np.uint64) + np.uint64(splits.first_file_id)
+        line = file_id << np.uint64(32) | piece["line_no"].to_numpy().astype(np.uint64)
+        lines = line_words(words.id_of_code[codes], offsets, line)
+        for number in range(len(tables.SPLITS)):
+            yield number, rows_of(lines, split == number)
+
+
+def _line_columns(lines: LineWords) -> dict[str, Any]:
+    kind = tables.LINE_WORDS.schema.field("word_ids").type
+    offsets = pa.array(lines.offsets.astype(np.int32))
+    return {
+        "file_id": (lines.line >> np.uint64(32)).astype(np.uint32),
+        "line_no": lines.line.astype(np.uint32),
+        "word_ids": pa.ListArray.from_arrays(offsets, pa.array(lines.word_ids), type=kind),
+    }
+
+
+def _drawn_columns(pairs: DrawnPairs, split: int) -> dict[str, Any]:
+    return {
+        "split": np.full(len(pairs), split, np.uint8),
+        "word_id_a": pairs.word_id_a,
+        "word_id_b": pairs.word_id_b,
+        "file_id": (pairs.line >> np.uint64(32)).astype(np.uint32),
+        "line_no": pairs.line.astype(np.uint32),
+        "priority": pairs.priority,
+    }
