@@ -1,16 +1,18 @@
-"""One small pipeline: source tree and base model to the folder and tables that training reads."""
+"""One small pipeline: sources and base model to the folder and tables that training reads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import tiny
+from commbert import tables
 from commbert.settings.corpus import CorpusSettings, PathSource, SplitSettings
 from commbert.settings.model import ModelSettings, PathModel
 from commbert.settings.pairs import PairsSettings
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.settings.windows import WindowsSettings
 from commbert.settings.words import WordsSettings
-from commbert.stages import base, ingest, model, pairs, tokenizer, windows, words
+from commbert.stages import base, corpus, draw, ingest, lex, model, pairs, tokenizer, windows, words
 from commbert.stages.evaluate import EvaluationPaths
 from commbert.training.data import DataPaths
 
@@ -29,68 +31,147 @@ class Stages:
     evaluation: EvaluationPaths
 
 
+@dataclass(frozen=True)
+class DataSettings:
+    """The sections of the data stages."""
+
+    corpus: CorpusSettings
+    words: WordsSettings = WordsSettings(english_words=200)
+    tokenizer: TokenizerSettings = TokenizerSettings(max_new_words=20)
+    windows: WindowsSettings = WindowsSettings(lines_before=1, lines_after=1, max_length=64, heldout_stride=2)
+    pairs: PairsSettings = PairsSettings(subsample=None, heldout_positives=200)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What the data stages leave below a folder, named as the workflow names it."""
+
+    at: Path
+    shards: tuple[str, ...]
+
+    def shard_files(self, shard: str) -> Path:
+        return self.at / "shards" / shard / "files.parquet"
+
+    def lines(self, shard: str) -> Path:
+        return self.at / "shards" / shard / "lines.parquet"
+
+    def lexed(self, shard: str) -> Path:
+        return self.at / "lex" / shard
+
+    def drawn(self, shard: str) -> Path:
+        return self.at / "draws" / shard
+
+    def windows(self, shard: str) -> windows.ShardWindows:
+        folder = self.at / "windows"
+        return windows.ShardWindows(
+            {split: folder / split / f"{shard}.parquet" for split in tables.SPLITS},
+            folder / "hashes" / f"{shard}.parquet",
+            folder / "counts" / f"{shard}.json",
+        )
+
+    @property
+    def files(self) -> Path:
+        return self.at / "corpus" / "files.parquet"
+
+    @property
+    def window_lists(self) -> dict[str, Path]:
+        return {split: self.at / "windows" / f"{split}.json" for split in tables.SPLITS}
+
+    @property
+    def pairs(self) -> pairs.PairsOutputs:
+        folder = self.at / "pairs"
+        return pairs.PairsOutputs(
+            {split: folder / f"{split}.parquet" for split in tables.SPLITS},
+            known=folder / "known.parquet",
+            heldout_lines=folder / "heldout_lines.parquet",
+            summary=folder / "summary.json",
+        )
+
+
+def run_data(at: Path, settings: DataSettings, base: Path, fetched: Mapping[str, Path] | None = None) -> Data:
+    """Run all data stages of all shards.
+
+    Args:
+        at: Folder that the results go to.
+        settings: The sections.
+        base: Folder of the base model.
+        fetched: What was fetched of a source, by its name.
+    """
+    shards = {name: (s, i) for s in settings.corpus.sources for i, name in enumerate(s.shard_names)}
+    data = Data(at, tuple(shards))
+    for name, (source, number) in shards.items():
+        ingest.run(
+            settings.corpus.of_shard(source),
+            shard=number,
+            fetched=(fetched or {}).get(source.name),
+            files_out=data.shard_files(name),
+            lines_out=data.lines(name),
+            summary_out=at / "shards" / name / "ingest.json",
+        )
+        lex.run(settings.words.of_lines(), base=base, lines=data.lines(name), out=data.lexed(name))
+    paths = [corpus.ShardPaths(data.shard_files(name), at / "shards" / name / "ingest.json") for name in shards]
+    where = {"files": data.files, "shards": at / "corpus" / "shards.json"}
+    corpus.run(
+        settings.corpus.gathering(),
+        shards=paths,
+        files_out=where["files"],
+        shards_out=where["shards"],
+        summary_out=at / "corpus" / "ingest.json",
+    )
+    folders = {name: data.lexed(name) for name in shards}
+    found = {"words_out": at / "corpus" / "words.parquet", "english_out": at / "corpus" / "english.json"}
+    words.run(settings.words, **where, folders=folders, **found, summary_out=at / "corpus" / "words.json")
+    tokenizer.run(
+        settings.tokenizer,
+        base=base,
+        **where,
+        folders=folders,
+        corpus_words=found["words_out"],
+        english=found["english_out"],
+        tokenizer_out=at / "tokenizer" / "tokenizer",
+        words_out=at / "tokenizer" / "words.parquet",
+        receipts_out=at / "tokenizer" / "receipts.json",
+    )
+    for name, folder in folders.items():
+        grown = at / "tokenizer" / "tokenizer"
+        windows.run(settings.windows, **where, lexed=folder, tokenizer=grown, out=data.windows(name))
+        draw.run(settings.pairs, **where, lexed=folder, words=found["words_out"], out=data.drawn(name))
+    windows.gather(
+        [data.windows(name) for name in shards], out=data.window_lists, summary_out=at / "windows" / "summary.json"
+    )
+    pairs.run(
+        settings.pairs,
+        folders=[data.drawn(name) for name in shards],
+        files=data.files,
+        words=at / "tokenizer" / "words.parquet",
+        out=data.pairs,
+    )
+    return data
+
+
 def build(at: Path) -> Stages:
     """Run the data stages and the model stage on a source tree and a base model that are made here."""
     tiny.source_tree(at / "source")
     tiny.write_base_model(at / "raw", with_heads=True)
     base.run(PathModel(kind="path", path=str(at / "raw")), out=at / "base", timeout_s=1.0)
-    corpus = CorpusSettings(
-        sources=(PathSource(name="tree", kind="path", path=str(at / "source")),),
+    sections = CorpusSettings(
+        sources=(PathSource(name="tree", kind="path", path=str(at / "source"), shards=2),),
         split=SplitSettings(validation=0.2, test=0.2, max_shared_lines=1.0),
     )
-    files, lines = at / "files.parquet", at / "lines.parquet"
-    ingest.run(corpus, wheels={}, files_out=files, lines_out=lines, summary_out=at / "ingest.json")
-    line_words = at / "line_words.parquet"
-    words.run(
-        WordsSettings(english_words=200),
-        files=files,
-        lines=lines,
-        words_out=at / "corpus_words.parquet",
-        line_words_out=line_words,
-        english_out=at / "english.json",
-        summary_out=at / "words.json",
-    )
-    tokenizer.run(
-        TokenizerSettings(max_new_words=20),
-        base=at / "base",
-        files=files,
-        lines=lines,
-        corpus_words=at / "corpus_words.parquet",
-        english=at / "english.json",
-        tokenizer_out=at / "tokenizer",
-        words_out=at / "words.parquet",
-        receipts_out=at / "receipts.json",
-    )
-    of = {kind: {s: at / f"{kind}.{s}.parquet" for s in ("train", "validation", "test")} for kind in ("w", "p")}
-    windows.run(
-        WindowsSettings(lines_before=1, lines_after=1, max_length=64, heldout_stride=2),
-        files=files,
-        lines=lines,
-        tokenizer=at / "tokenizer",
-        out=of["w"],
-        summary_out=at / "windows.json",
-    )
-    pairs.run(
-        PairsSettings(subsample=None, heldout_positives=200),
-        files=files,
-        line_words=line_words,
-        words=at / "words.parquet",
-        out=of["p"],
-        known_out=at / "known.parquet",
-        summary_out=at / "pairs.json",
-    )
+    data = run_data(at, DataSettings(sections), at / "base")
     settings = ModelSettings(base=PathModel(kind="path", path=str(at / "raw")))
-    model.run(settings, base=at / "base", tokenizer=at / "tokenizer", out=at / "start")
-    w, p, known = of["w"], of["p"], at / "known.parquet"
+    grown, all_words = at / "tokenizer" / "tokenizer", at / "tokenizer" / "words.parquet"
+    model.run(settings, base=at / "base", tokenizer=grown, out=at / "start")
+    w, p = data.window_lists, data.pairs
     return Stages(
         base=at / "base",
         start=at / "start",
-        tokenizer=at / "tokenizer",
-        corpus=at / "ingest.json",
-        files=files,
-        line_words=line_words,
-        data=DataPaths(w["train"], w["validation"], p["train"], p["validation"], known, at / "words.parquet"),
+        tokenizer=grown,
+        corpus=at / "corpus" / "ingest.json",
+        files=data.files,
+        line_words=p.heldout_lines,
+        data=DataPaths(w["train"], w["validation"], p.splits["train"], p.splits["validation"], p.known, all_words),
         evaluation=EvaluationPaths(
-            files, line_words, at / "words.parquet", known, p["test"], w["test"], w["train"], at / "tokenizer"
+            data.files, p.heldout_lines, all_words, p.known, p.splits["test"], w["test"], w["train"], grown
         ),
     )

@@ -45,7 +45,7 @@ class Rows:
         ends = np.cumsum(lengths)
         at = np.repeat(self.starts[chosen] - (ends - lengths), lengths)
         at += np.arange(len(at))
-        return self.values[at].astype(np.int64)
+        return np.asarray(self.values[at], np.int64)
 
     def rows(self, chosen: Sequence[int] | Ints) -> list[Ints]:
         """Return the chosen rows."""

@@ -278,15 +278,18 @@ class Writer:
 @contextmanager
 def writing(path: Path, table: Table, *, provenance: dict[str, str]) -> Iterator[Writer]:
     """Open a table that grows by ``Writer.add``; it appears whole when the block ends, or not at all."""
-    with atomic_file(path) as tmp, pq.ParquetWriter(
-        tmp,
-        table.schema,
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=list(table.dictionary),
-        write_statistics=False,
-        write_page_checksum=True,
-    ) as file:
+    with (
+        atomic_file(path) as tmp,
+        pq.ParquetWriter(
+            tmp,
+            table.schema,
+            compression="zstd",
+            compression_level=3,
+            use_dictionary=list(table.dictionary),
+            write_statistics=False,
+            write_page_checksum=True,
+        ) as file,
+    ):
         writer = Writer(path, table, file)
         yield writer
         writer.finish()

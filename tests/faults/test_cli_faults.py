@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from commbert import cli, tables
-from commbert.corpus.sources import files_of
+from commbert.corpus.sources import files_of, selection_of
 from commbert.settings.corpus import CorpusSettings, PathSource
 from commbert.settings.words import WordsSettings
 from commbert.stages import ingest as ingest_stage
@@ -288,7 +288,7 @@ def test_a_folder_that_vanishes_during_the_walk_is_no_crash(tree, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", vanish)
-    found = {f.path: f.reason for f in files_of(source, None, max_bytes=1000)}
+    found = {f.path: f.reason for f in files_of(source, None, selection_of(source, 0), max_bytes=1000)}
     assert found["d2"] == "unreadable folder (No such file or directory)"
 
 
@@ -303,7 +303,7 @@ def test_a_file_that_vanishes_during_the_walk_is_no_crash(tree, monkeypatch):
         return iter(entries)
 
     monkeypatch.setattr(os, "scandir", vanish)
-    found = {f.path: f.reason for f in files_of(source, None, max_bytes=1000)}
+    found = {f.path: f.reason for f in files_of(source, None, selection_of(source, 0), max_bytes=1000)}
     assert found["d2/f.py"].startswith("unreadable")
 
 

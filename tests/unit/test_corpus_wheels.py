@@ -1,14 +1,18 @@
 import hashlib
+import os
 import struct
 import subprocess
 import zipfile
 
 import pytest
+from typer.testing import CliRunner
 
+from commbert.cli import app as cli_app
 from commbert.corpus.fetching import check_sha256, fetch_wheel, read_member, wheel_members
-from commbert.corpus.sources import files_of
-from commbert.errors import SourceError
-from commbert.settings.corpus import WheelSource
+from commbert.corpus.sources import files_of, selection_of
+from commbert.errors import SettingsError, SourceError
+from commbert.settings.corpus import ArchiveSource, GitRules, GitSource, WheelSource
+from commbert.stages import fetch as stage
 
 
 def write_wheel(path, members, compression=zipfile.ZIP_DEFLATED):
@@ -131,7 +135,7 @@ def test_a_member_larger_than_the_limit_is_refused_without_being_unpacked(tmp_pa
 def test_a_wheel_source_gives_its_files_with_reasons(tmp_path):
     wheel = write_wheel(tmp_path / "w.whl", {"p/a.py": b"a", "p/b.md": b"b", "p/c.py": b"c" * 50, "p/t/d.py": b"d"})
     chosen = source(wheel, include=("*.py",), exclude=("t/",))
-    files = list(files_of(chosen, wheel, max_bytes=10))
+    files = list(files_of(chosen, wheel, selection_of(chosen, 0), max_bytes=10))
     assert [(f.path, f.data, f.reason) for f in files] == [
         ("p/a.py", b"a", ""),
         ("p/b.md", None, "not included"),
@@ -145,13 +149,13 @@ def test_a_wheel_source_of_another_digest_is_refused_by_its_name(tmp_path):
     pinned = source(wheel)
     write_wheel(wheel, {"a.py": b"b"})
     with pytest.raises(SourceError, match="source s: expected sha256"):
-        list(files_of(pinned, wheel, max_bytes=10))
+        list(files_of(pinned, wheel, selection_of(pinned, 0), max_bytes=10))
 
 
 def test_a_wheel_that_was_not_fetched_is_asked_for(tmp_path):
     pinned = source(write_wheel(tmp_path / "w.whl", {"a.py": b"a"}))
     with pytest.raises(SourceError, match="source s: the wheel was not fetched"):
-        list(files_of(pinned, None, max_bytes=10))
+        list(files_of(pinned, None, selection_of(pinned, 0), max_bytes=10))
 
 
 class Pip:
@@ -207,3 +211,81 @@ def test_what_pip_says_is_passed_on(monkeypatch, tmp_path):
 def test_a_fetch_without_an_answer_names_the_setting_of_its_time_limit(monkeypatch, tmp_path):
     with pytest.raises(SourceError, match=r"no answer within 3 s.*runtime\.fetch_timeout_s"):
         fetched(monkeypatch, tmp_path, Pip(timeout=True))
+
+
+@pytest.mark.parametrize("name", ["../x.py", "/etc/x.py", "p\\x.py"])
+def test_a_wheel_source_with_a_name_that_points_outside_is_refused(tmp_path, name):
+    wheel = write_wheel(tmp_path / "w.whl", {"p/a.py": b"a", name: b"x"})
+    pinned = source(wheel)
+    with pytest.raises(SourceError, match=r"source s: 'w\.whl': .* points outside of the archive; refused"):
+        list(files_of(pinned, wheel, selection_of(pinned, 0), max_bytes=10))
+
+
+def test_the_shards_of_a_wheel_hold_each_file_once_in_one_order(tmp_path):
+    wheel = write_wheel(tmp_path / "w.whl", {f"d{i}/{j}.py": b"a" for i in range(9) for j in range(3)})
+    whole = source(wheel)
+    parts = source(wheel, shards=4)
+    paths = [f.path for f in files_of(whole, wheel, selection_of(whole, 0), max_bytes=10)]
+    dealt = [f.path for i in range(4) for f in files_of(parts, wheel, selection_of(parts, i), max_bytes=10)]
+    assert dealt == paths
+    assert len(paths) == 27
+
+
+def archive_of(file, **changes):
+    about = {"kind": "archive", "name": "s", "url": "https://example.org/x.tar", "sha256": sha256(file)}
+    return ArchiveSource(**(about | changes))
+
+
+def test_a_downloaded_archive_is_put_in_place_without_a_second_copy(tmp_path):
+    downloaded = write_wheel(tmp_path / "d", {"a": b"a"})
+    stage.run(archive_of(downloaded), out=tmp_path / "out" / "s", timeout_s=1, downloaded=downloaded)
+    assert (tmp_path / "out" / "s").samefile(downloaded)
+
+
+def test_a_downloaded_archive_behind_a_link_or_on_another_disk_is_copied_whole(tmp_path, monkeypatch):
+    downloaded = write_wheel(tmp_path / "d", {"a": b"a"})
+    (tmp_path / "link").symlink_to(downloaded)
+    stage.run(archive_of(downloaded), out=tmp_path / "one", timeout_s=1, downloaded=tmp_path / "link")
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError(18, "Invalid cross-device link")))
+    stage.run(archive_of(downloaded), out=tmp_path / "two", timeout_s=1, downloaded=downloaded)
+    for name in ("one", "two"):
+        assert not (tmp_path / name).is_symlink()
+        assert (tmp_path / name).read_bytes() == downloaded.read_bytes()
+
+
+def test_a_downloaded_archive_of_another_digest_or_none_is_refused_and_not_put_in_place(tmp_path):
+    downloaded = write_wheel(tmp_path / "d", {"a": b"a"})
+    for path, message in ((downloaded, "expected sha256 0{64}, found"), (tmp_path / "none", "expected a file at")):
+        with pytest.raises(SourceError, match=f"source s: {message}"):
+            stage.run(archive_of(downloaded, sha256="0" * 64), out=tmp_path / "out", timeout_s=1, downloaded=path)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_without_its_download_and_a_source_of_this_machine_cannot_be_fetched(tmp_path):
+    path = write_wheel(tmp_path / "d", {"a": b"a"})
+    with pytest.raises(SettingsError, match="give it as --from FILE"):
+        stage.run(archive_of(path), out=tmp_path / "out", timeout_s=1)
+    with pytest.raises(SettingsError, match="nothing to fetch"):
+        stage.run(archive_of(path, url=None, path="x"), out=tmp_path / "out", timeout_s=1)
+
+
+def test_the_command_line_fetches_an_archive_and_a_repository(tmp_path, monkeypatch):
+    downloaded = write_wheel(tmp_path / "d", {"a": b"a"})
+    one = [
+        "fetch",
+        "--source",
+        archive_of(downloaded).as_json(),
+        "--from",
+        str(downloaded),
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    result = CliRunner().invoke(cli_app, one)
+    assert (result.exit_code, (tmp_path / "s").exists()) == (0, True), result.output
+    asked = []
+    monkeypatch.setattr(stage, "fetch_git", lambda *given, **_: asked.append(given) or (tmp_path / "g").mkdir())
+    git = GitSource(kind="git", name="g", url="file:///x", commit="0" * 40)
+    rules = GitRules(protocols=("file",), hosts=())
+    two = ["fetch", "--source", git.as_json(), "--git", rules.as_json(), "--out", str(tmp_path / "g")]
+    assert CliRunner().invoke(cli_app, two).exit_code == 0
+    assert asked == [(git, rules, tmp_path / "g")]

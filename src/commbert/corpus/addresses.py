@@ -37,9 +37,8 @@ def check_address(url: str, rules: GitRules, where: str) -> str:
         raise refused("it cannot be read as an address.") from None
     if password is not None or (user is not None and protocol != "ssh"):
         raise refused("expected no user and password in it; use a credential-free address, or ssh with a key.")
-    # All in one: no blanks, no control characters, no second meaning of the host.
-    has_user = user is not None and "@" in parts.netloc
-    if not _LETTERS.fullmatch(url) or parts.netloc.count("@") != has_user or (user and not _USER.fullmatch(user)):
+    # No blanks, no control characters, no second meaning of the host.
+    if not _LETTERS.fullmatch(url) or (user is not None and not _USER.fullmatch(user)):
         raise refused("it holds characters that an address of a repository does not have.")
     if protocol == "file":
         if parts.netloc:

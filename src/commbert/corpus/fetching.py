@@ -65,14 +65,12 @@ def fetch_archive(source: ArchiveSource, downloaded: Path, out: Path) -> None:
     Raises:
         SourceError: If it is missing or another file.
     """
-    where = f"source {source.name}"
-    check_sha256(downloaded, source.sha256, where)
+    check_sha256(downloaded, source.sha256, f"source {source.name}")
     with atomic_file(out) as tmp:
         try:
             os.link(downloaded.resolve(), tmp)
         except OSError:  # another file system, or one without links
             shutil.copyfile(downloaded, tmp)
-        check_sha256(tmp, source.sha256, where)
 
 
 def fetch_git(source: GitSource, rules: GitRules, out: Path, *, timeout_s: float) -> None:

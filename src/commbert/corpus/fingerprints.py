@@ -31,7 +31,10 @@ def fingerprint_shards(source: Source) -> tuple[str, ...]:
     """
     if isinstance(source, PathSource):
         try:
-            return tuple(fingerprint_paths(paths) for paths in tree_paths(source, selection_of(source, 0)))
+            return tuple(
+                fingerprint_paths(paths, n_parts=source.shards)
+                for paths in tree_paths(source, selection_of(source, 0))
+            )
         except SourceError:
             return (_MISSING,) * source.shards
     if isinstance(source, TableSource | ArchiveSource) and source.path is not None:

@@ -33,7 +33,7 @@ def parquet_rows(file: BinaryIO, template: RowTemplate, *, max_bytes: int, where
         # As dictionaries, so that a long text which stands in many rows is held once and not once per row.
         with pq.ParquetFile(file, read_dictionary=names, pre_buffer=False, buffer_size=2**20) as table:
             for batch in table.iter_batches(_rows_at_once(table), columns=names, use_threads=False):
-                batch.validate(full=True)  # offsets and UTF-8: without, a damaged file may crash the process
+                batch.validate(full=True)  # offsets and UTF-8, before they are used
                 columns = {name: _as_text(batch.column(name)) for name in names}
                 for i in range(batch.num_rows):
                     number += 1

@@ -132,7 +132,7 @@ def _content(fd: int, max_bytes: int) -> tuple[int, bytes | None, str]:
     after = os.fstat(fd)
     if len(data) > max_bytes:
         return len(data), None, "too large"
-    if (before.st_size, before.st_mtime_ns) != (len(data), after.st_mtime_ns) or after.st_size != len(data):
+    if (before.st_size, before.st_mtime_ns) != (len(data), after.st_mtime_ns):
         return len(data), None, CHANGED
     return len(data), data, ""
 

@@ -19,7 +19,8 @@ Span = tuple[int, int]
 _PYTHON = GRAMMARS["python"]
 _IN_FIELD = re.compile(r"""[{}]|\"{3}|'{3}|["']""")
 _IN_TEXT = re.compile(r"""\\.|\{\{?|\"{3}|'{3}|["'\n]""", re.DOTALL)
-_MAX_MARKS = 200  # of one f-string; a bound, so that a file of open f-strings takes no quadratic time
+_MAX_MARKS = 200  # of one f-string
+_MAX_OPEN = 100  # f-strings without an end in a file; bounds, so that a file of them takes no quadratic time
 _STRING_PREFIX = re.compile(r"[rRuUbBfFtT]{1,2}")
 _FORMAT_PREFIX = re.compile(r"(?:^|\W)(?:[fFtT][rR]?|[rR][fFtT])\Z")
 
@@ -108,6 +109,7 @@ def _python_spans(text: str) -> Iterator[Span]:
     search, kinds, at = _PYTHON.pattern.search, _PYTHON.kinds, 0
     depth = 0  # of brackets, as far as the last triple string at the beginning of a line
     pieces: list[str] = []  # code since then
+    n_open = 0
     while m := search(text, at):
         start, end = m.span()
         before, kind = text[at:start], kinds[m.lastindex or 0]
@@ -122,8 +124,9 @@ def _python_spans(text: str) -> Iterator[Span]:
             depth = max(0, depth + opened)
             if depth == 0 and _ends_line(text, end):
                 yield begin, end
-        elif "{" in m[0] and _is_format_string(text, start):
-            at = _end_of_format_string(text, m)
+        elif "{" in m[0] and n_open < _MAX_OPEN and _is_format_string(text, start):
+            found = _end_of_format_string(text, m)
+            at, n_open = found or end, n_open + (not found)
 
 
 def _begin_of_statement(before: str, start: int) -> int | None:
@@ -154,13 +157,13 @@ def _end_of_format_string(text: str, plain: re.Match[str]) -> int:
     """Return the end of an f-string whose fields may hold its own quotes (Python 3.12).
 
     ``plain`` is the string as it was before 3.12. Where its braces are balanced it is right, and where the new reading
-    finds no end within a few hundred marks it is the better guess.
+    finds no end within a few hundred marks (0 is returned) it is the better guess.
     """
     body = plain[0]
     if body.count("{") == body.count("}"):
         return plain.end()
     quote = body[:3] if plain.lastindex else body[0]
-    return _end_of_fields(text, plain.start() + len(quote), quote) or plain.end()
+    return _end_of_fields(text, plain.start() + len(quote), quote)
 
 
 def _end_of_fields(text: str, at: int, quote: str) -> int:
