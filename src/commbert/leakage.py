@@ -69,7 +69,7 @@ class Hashes:
                 n = counts.astype(np.uint32)
             columns = {"split": np.full(len(values), split, np.uint8), "kind": np.full(len(values), kind, np.uint8)}
             found.append(pa.table({**columns, "hash": values, "n": n}).cast(tables.HASHES.schema))
-        return pa.concat_tables([tables.HASHES.schema.empty_table(), *found])
+        return pa.concat_tables([tables.empty(tables.HASHES.schema), *found])
 
 
 def sum_of(hashes: NDArray[np.uint64]) -> int:

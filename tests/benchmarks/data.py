@@ -71,6 +71,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--work", type=Path, default=Path("results/benchmark_data"), help="corpora and what is made")
     parser.add_argument("--out", type=Path, default=Path("reports/benchmark_data.json"))
     parser.add_argument("--base", type=Path, default=Path("results/base"), help="folder of the base model")
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        help="interpreter of our side, such as that of `make run`: without the packages of the tests, pandas among them",
+    )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
     parser.add_argument("--cores", type=_cores, default=[2, 3], help="numbers of the cores that are used, with commas")
     parser.add_argument("--ratios-size", choices=data_corpus.SIZES, default="71k")
@@ -104,7 +109,7 @@ def about(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def ours(args: argparse.Namespace, *, same_rows: bool = False) -> Ours:
-    return Ours(sys.executable, args.base.resolve(), same_rows=same_rows)
+    return Ours(args.python, args.base.resolve(), same_rows=same_rows)
 
 
 def corpus_of(args: argparse.Namespace, size: str) -> tuple[Path, dict[str, Any]]:

@@ -62,7 +62,7 @@ def reader(tables: Path, model: Path) -> Iterator[int]:
     settings = TrainingSettings.model_validate({**raw, "max_steps": None, "epochs": 1000})
     names = {"windows": "windows/train", "pairs": "pairs/train", "known": "pairs/known", "words": "tokenizer/words"}
     names |= {"validation_windows": "windows/validation", "validation_pairs": "pairs/validation"}
-    paths = DataPaths(**{k: tables / f"{v}.parquet" for k, v in names.items()})
+    paths = DataPaths(**{k: tables / f"{v}.{'json' if 'windows' in k else 'parquet'}" for k, v in names.items()})
     data = read_training_data(paths, validation_windows=1, validation_pairs=10)
     specials = special_ids(model)
     context = Context(

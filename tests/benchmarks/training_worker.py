@@ -30,9 +30,10 @@ from commbert.nn.collectives import Processes
 from commbert.nn.model import from_transformers, load_transformers, special_ids
 from commbert.nn.packing import on_tensors
 from commbert.nn.products import linear
+from commbert.rows import Rows
 from commbert.settings.training import TrainingSettings
 from commbert.training.batches import Context, masked_windows, step_batch
-from commbert.training.data import DataPaths, PairData, Ragged, read_training_data
+from commbert.training.data import DataPaths, PairData, read_training_data
 from commbert.training.plan import Stream, make_plan
 from commbert.training.step import add_gradient
 from commbert.training.strategies import make_strategy
@@ -109,9 +110,10 @@ def our_context(settings: TrainingSettings, args: argparse.Namespace, start: Pat
     """Return what commbert's own stage would pass to its steps; all variants take their rows from it."""
     tables = {"windows": "windows/train", "pairs": "pairs/train", "known": "pairs/known", "words": "tokenizer/words"}
     held_out = {"validation_windows": "windows/validation", "validation_pairs": "pairs/validation"}
-    paths = DataPaths(**{k: args.data / f"{v}.parquet" for k, v in (tables | held_out).items()})
-    data = read_training_data(paths, validation_windows=1, validation_pairs=10)
-    no_negatives = Ragged(np.empty(0, np.int64), np.zeros(len(data.pairs) + 1, np.int64))
+    suffix = {"windows": "json", "validation_windows": "json"}  # lists of files
+    paths = {k: args.data / f"{v}.{suffix.get(k, 'parquet')}" for k, v in (tables | held_out).items()}
+    data = read_training_data(DataPaths(**paths), validation_windows=1, validation_pairs=10)
+    no_negatives = Rows.end_to_end(np.empty(0, np.int64), np.zeros(len(data.pairs) + 1, np.int64))
     data = replace(data, pairs=PairData(data.pairs.anchor, data.pairs.positive, no_negatives))
     plan = make_plan(settings, n_windows=len(data.windows), n_pairs=len(data.pairs), world_size=1)
     plan = replace(plan, pairs=distinct_pairs(plan.pairs, data.pairs, args.steps + 1))

@@ -164,7 +164,7 @@ def test_the_share_left_out_is_counted_by_hand():
 def test_backwards_a_positive_has_its_own_known_partners_masked():
     # From 1 back to 0: 2 may be a negative; 3 shares a line with 1, 0 is the answer, 1 is itself.
     at = _four_words(symmetric=True)
-    allowed, _ = _allowed(at, np.array([1]), np.array([0]), np.arange(4))
+    allowed, _ = _allowed(at.data.partners.among(np.arange(4)), np.array([1]), np.array([0]), np.arange(4))
     assert allowed.tolist() == [[False, False, True, False]]
 
 

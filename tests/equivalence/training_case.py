@@ -21,11 +21,12 @@ from commbert.nn.collectives import Processes, sum_gradients, summed
 from commbert.nn.encoder import Bert
 from commbert.nn.model import from_transformers
 from commbert.nn.packing import SpecialIds
+from commbert.rows import Rows
 from commbert.settings.base import merged
 from commbert.settings.training import TrainingSettings
 from commbert.training.batches import Context, StepBatch, step_batch
 from commbert.training.checkpoints import CheckpointStore
-from commbert.training.data import PairData, Ragged, TrainingData
+from commbert.training.data import PairData, TrainingData
 from commbert.training.loop import Outcome, Rhythm, train
 from commbert.training.plan import make_plan
 from commbert.training.step import add_gradient, weights_at
@@ -37,10 +38,10 @@ REGULAR = np.arange(5, N_VOCABULARY)
 NO_DROPOUT = {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
 
 
-def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
+def ragged(rows: Sequence[Sequence[int]]) -> Rows:
     """Lay rows end to end."""
     values = [np.asarray(r, np.int64) for r in rows]
-    return Ragged(
+    return Rows.end_to_end(
         np.concatenate(values) if values else np.empty(0, np.int64), np.cumsum([0, *map(len, values)], dtype=np.int64)
     )
 

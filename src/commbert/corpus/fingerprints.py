@@ -32,8 +32,7 @@ def fingerprint_shards(source: Source) -> tuple[str, ...]:
     if isinstance(source, PathSource):
         try:
             return tuple(
-                fingerprint_paths(paths, n_parts=source.shards)
-                for paths in tree_paths(source, selection_of(source, 0))
+                fingerprint_paths(paths, n_parts=source.shards) for paths in tree_paths(source, selection_of(source, 0))
             )
         except SourceError:
             return (_MISSING,) * source.shards

@@ -16,7 +16,7 @@ from commbert.text.cleaning import licence_header, why_not_source
 from commbert.text.comments import without_comments
 from commbert.text.decoding import decode, split_lines
 from commbert.text.languages import language_of
-from commbert.text.secrets import redacted
+from commbert.text.secrets import redacted, suspects
 
 _CHUNK_CHARS = 2**20
 """Lines are handled in pieces of about this size: larger ones are slower, smaller ones cost calls."""
@@ -49,7 +49,6 @@ class _Piece:
 
     files: list[tuple[int, IngestedFile]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    codes: list[str] = field(default_factory=list)
     licences: list[tuple[int, int]] = field(default_factory=list)
     n_chars: int = 0
 
@@ -73,18 +72,16 @@ def ingest(
     for file in files:
         out.append(IngestedFile(file.path, language_of(file.path), file.n_bytes, file.reason))
         if file.data is not None:
-            _read(out[-1], len(out) - 1, file.data, settings, piece, secrets)
+            _read(out[-1], len(out) - 1, file.data, settings, piece)
         if piece.n_chars >= _CHUNK_CHARS:
-            write(_lines_of(piece, settings))
+            write(_lines_of(piece, settings, secrets))
             piece = _Piece()
     if piece.files:
-        write(_lines_of(piece, settings))
+        write(_lines_of(piece, settings, secrets))
     return out, secrets
 
 
-def _read(
-    file: IngestedFile, file_no: int, data: bytes, settings: Cleaning, piece: _Piece, secrets: dict[str, int]
-) -> None:
+def _read(file: IngestedFile, file_no: int, data: bytes, settings: Cleaning, piece: _Piece) -> None:
     file.sha256 = hashlib.sha256(data).hexdigest()
     decoded = decode(data)
     file.encoding = decoded.encoding
@@ -100,26 +97,31 @@ def _read(
         file.reason = why_not_source(lines, file.language)
     if file.reason:
         return
-    text = "\n".join(lines)
-    if settings.redact_secrets:
-        text, found = redacted(text)
-        for rule, n in found.items():
-            secrets[rule] = secrets.get(rule, 0) + n
-            file.n_secrets += n
     piece.files.append((file_no, file))
-    piece.texts.append(text)
-    piece.codes.append(without_comments(text, file.language))
+    piece.texts.append("\n".join(lines))
     piece.licences.append(licence_header(lines, file.language) if settings.drop_licence_headers else (0, 0))
-    piece.n_chars += len(text)
+    piece.n_chars += len(decoded.text)
 
 
-def _lines_of(piece: _Piece, settings: Cleaning) -> dict[str, Any]:
+def _redact(piece: _Piece, secrets: dict[str, int]) -> None:
+    for i, is_suspect in enumerate(suspects(piece.texts)):
+        if is_suspect:
+            piece.texts[i], found = redacted(piece.texts[i])
+            piece.files[i][1].n_secrets = sum(found.values())
+            for rule, n in found.items():
+                secrets[rule] = secrets.get(rule, 0) + n
+
+
+def _lines_of(piece: _Piece, settings: Cleaning, secrets: dict[str, int]) -> dict[str, Any]:
     """Return the columns of the lines that are used, and enter the others in their files' accounts."""
+    if settings.redact_secrets:
+        _redact(piece, secrets)
+    codes = [without_comments(text, file.language) for text, (_, file) in zip(piece.texts, piece.files, strict=True)]
     n_lines = np.array([file.n_lines for _, file in piece.files])
     starts = np.concatenate([[0], np.cumsum(n_lines)])
     index = np.repeat(np.arange(len(piece.files)), n_lines)
     text = pl.Series(["\n".join(piece.texts)]).str.split("\n").explode().str.strip_chars()
-    code = pl.Series(["\n".join(piece.codes)]).str.split("\n").explode().str.strip_chars()
+    code = pl.Series(["\n".join(codes)]).str.split("\n").explode().str.strip_chars()
     is_licence = np.zeros(len(index), np.bool_)
     for start, (first, stop) in zip(starts, piece.licences, strict=False):
         is_licence[start + first : start + stop] = True

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from commbert import counters
-from commbert.known import Keys, contains, pair_keys
+from commbert.known import KnownPairs, pair_keys
 from commbert.pairs.positives import Ids
 
 _TRIES = 64
@@ -24,7 +24,7 @@ class Draws:
     seed: int
 
 
-def draw_from(pool: Ids, anchor: Ids, positive: Ids, known: Keys, draws: Draws, *, kind: str) -> Ids:
+def draw_from(pool: Ids, anchor: Ids, positive: Ids, known: KnownPairs, draws: Draws, *, kind: str) -> Ids:
     """Draw one word of the pool for each anchor: not the anchor, not its positive, never on a line with it.
 
     Args:
@@ -50,7 +50,7 @@ def draw_matched(
     anchor: Ids,
     positive: Ids,
     frequency: NDArray[np.uint64],
-    known: Keys,
+    known: KnownPairs,
     rng: np.random.Generator,
     *,
     reach: int = 12,
@@ -87,7 +87,7 @@ def _nothing(todo: NDArray[np.int64], _: int) -> Ids:
     return np.full(len(todo), NO_WORD, np.uint32)
 
 
-def _first_valid(draw: Callable[[NDArray[np.int64], int], Ids], anchor: Ids, positive: Ids, known: Keys) -> Ids:
+def _first_valid(draw: Callable[[NDArray[np.int64], int], Ids], anchor: Ids, positive: Ids, known: KnownPairs) -> Ids:
     out = np.full(len(anchor), NO_WORD, np.uint32)
     todo = np.arange(len(anchor))
     for attempt in range(_TRIES):
@@ -95,7 +95,7 @@ def _first_valid(draw: Callable[[NDArray[np.int64], int], Ids], anchor: Ids, pos
             break
         word = draw(todo, attempt).astype(np.uint32)
         a = anchor[todo]
-        wrong = (word == a) | (word == positive[todo]) | contains(known, pair_keys(a, word))
+        wrong = (word == a) | (word == positive[todo]) | known.has(pair_keys(a, word))
         out[todo[~wrong]] = word[~wrong]
         todo = todo[wrong]
     return out

@@ -102,20 +102,19 @@ class _Drawer:
     def draw(self, split: int, lines: LineWords) -> None:
         seed = self._settings.seed
         lines = capped(lines, self._settings.max_words_per_line, seed)
-        for a, b, _ in all_pairs(lines):
-            self.keys[split == _TRAIN].add(pair_keys(a, b))
         usable = subsampled(kept(lines, self._words.usable[lines.word_ids]), self._words.share_kept, seed)
-        parts = [with_priorities(a, b, line, seed) for a, b, line in self._counted(split, usable)]
-        pairs = joined(parts)
+        keys = self.keys[split == _TRAIN]
+        pairs = joined([with_priorities(a, b, line, seed) for a, b, line in all_pairs(usable)])
+        self.possible[split] += len(pairs)
+        if len(usable.word_ids) == len(lines.word_ids):
+            keys.add(pairs.keys)
+        else:
+            for a, b, _ in all_pairs(lines):
+                keys.add(pair_keys(a, b))
         if split in self._samples:
             self._samples[split].add(pairs)
         else:
             self._give(split, pairs.by_line())
-
-    def _counted(self, split: int, lines: LineWords) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        for pairs in all_pairs(lines):
-            self.possible[split] += len(pairs[0])
-            yield pairs
 
     def finish(self) -> None:
         for split, sample in self._samples.items():

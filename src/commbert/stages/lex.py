@@ -19,7 +19,7 @@ from commbert.text.words import LineCodes, words_of_lines
 from commbert.tokenization.encoding import load_tokenizer
 from commbert.tokenization.lexing import Lexer
 
-_LINES_AT_ONCE = 20_000
+_LINES_AT_ONCE = 40_000
 """Larger pieces leave the processor's cache."""
 
 

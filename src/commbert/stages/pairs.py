@@ -13,7 +13,7 @@ from commbert import tables
 from commbert.arrays import distinct as sorted_distinct
 from commbert.artifacts import read_json, write_json
 from commbert.errors import DataError
-from commbert.known import Keys, contains
+from commbert.known import Keys, KnownPairs, contains
 from commbert.pairs.keys import KeySet, merged
 from commbert.pairs.negatives import NO_WORD, Draws, draw_from, draw_matched
 from commbert.pairs.positives import DrawnPairs, Ids, distinct, joined, lowest
@@ -57,10 +57,12 @@ def run(
     vocabulary = _Vocabulary(words, drop_keywords=settings.drop_keywords)
     provenance = {"settings": digest(settings.as_json()), "inputs": digest_of_files([files, words])}
     known = _gather_keys([f / KEYS[True] for f in folders], out.known, provenance)
-    anywhere = sorted_distinct(np.concatenate([known, *_key_pieces([f / KEYS[False] for f in folders])]))
+    anywhere = KnownPairs(sorted_distinct(np.concatenate([known, *_key_pieces([f / KEYS[False] for f in folders])])))
     counts = [read_json(folder / COUNTS)["possible_positives"] for folder in folders]
     possible = {split: sum(shard[split] for shard in counts) for split in tables.SPLITS}
-    facts: dict[str, dict[str, int]] = {"train": _write_training(settings, folders, vocabulary, known, out, provenance)}
+    facts: dict[str, dict[str, int]] = {
+        "train": _write_training(settings, folders, vocabulary, KnownPairs(known), out, provenance)
+    }
     if not facts["train"]["same_line"]:
         raise DataError("pairs: expected at least one pair in the training split, found none. Widen the sources.")
     leakage: dict[str, dict[str, float]] = {}
@@ -133,7 +135,7 @@ def _write_training(
     settings: PairsSettings,
     folders: Sequence[Path],
     vocabulary: _Vocabulary,
-    known: Keys,
+    known: KnownPairs,
     out: PairsOutputs,
     provenance: dict[str, str],
 ) -> dict[str, int]:
@@ -162,7 +164,7 @@ def _counted(drawn: DrawnPairs, negatives: list[tuple[str, Ids]]) -> dict[str, i
 
 
 def _training_negatives(
-    settings: PairsSettings, drawn: DrawnPairs, vocabulary: _Vocabulary, known: Keys
+    settings: PairsSettings, drawn: DrawnPairs, vocabulary: _Vocabulary, known: KnownPairs
 ) -> list[tuple[str, Ids]]:
     a, b = drawn.anchors_and_positives()
     draws = Draws(drawn.priority, settings.seed)
@@ -173,7 +175,7 @@ def _training_negatives(
 
 
 def _heldout_negatives(
-    settings: PairsSettings, drawn: DrawnPairs, vocabulary: _Vocabulary, anywhere: Keys, rng: np.random.Generator
+    settings: PairsSettings, drawn: DrawnPairs, vocabulary: _Vocabulary, anywhere: KnownPairs, rng: np.random.Generator
 ) -> list[tuple[str, Ids]]:
     if not len(drawn):
         return []

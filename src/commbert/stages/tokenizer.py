@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pyarrow as pa
-from tokenizers import Tokenizer
 
 from commbert import tables
 from commbert.artifacts import atomic_folder, read_json, write_json
 from commbert.corpus.reading import total_counts
 from commbert.provenance import digest, digest_of_files
 from commbert.settings.tokenizer import TokenizerSettings
-from commbert.tokenization.encoding import load_tokenizer, pieces_of
+from commbert.tokenization.encoding import WordPieces, load_tokenizer
 from commbert.tokenization.extension import check_extension, choose_words, receipts, write_tokenizer
 from commbert.tokenization.lexing import Lexer
 
@@ -60,18 +59,22 @@ def run(
         after = load_tokenizer(tmp)
         check_extension(before, after, new_words)
         (tmp / "new_words.json").write_text(json.dumps(new_words, indent=0) + "\n", encoding="utf-8")
-    found = receipts(before, after, new_words=new_words, counts=counts, english=english_words)
+    of_base = WordPieces(before)
+    pieces = of_base, WordPieces(after) if new_words else of_base
+    found = receipts(before, after, *pieces, new_words=new_words, counts=counts, english=english_words)
     provenance = {
         "settings": digest(settings.as_json()),
         "inputs": digest(inputs, digest_of_files([corpus_words, english])),
     }
-    columns = _word_columns(corpus_words, english_words, before, after)
+    columns = _word_columns(corpus_words, english_words, Lexer(after), *pieces)
     found["words"] = tables.write(words_out, tables.WORDS, columns, provenance=provenance)
     write_json(receipts_out, found)
     return found
 
 
-def _word_columns(corpus_words: Path, english: list[str], before: Tokenizer, after: Tokenizer) -> dict[str, Any]:
+def _word_columns(
+    corpus_words: Path, english: list[str], lexer: Lexer, before: WordPieces, after: WordPieces
+) -> dict[str, Any]:
     """Return the words of the code, then the English words that it lacks, with their token ids."""
     code = pl.DataFrame(tables.read(corpus_words, tables.CORPUS_WORDS))
     only_english = pl.Series("word", english, pl.String).filter(
@@ -81,10 +84,9 @@ def _word_columns(corpus_words: Path, english: list[str], before: Tokenizer, aft
         n_lines=pl.lit(0, pl.UInt64), n_files=pl.lit(0, pl.UInt32), in_english=pl.lit(True)
     )
     words = pl.concat([code.select(rest.columns), rest])
-    lexer = Lexer(after)
     lexed = lexer.lex(words["word"].to_arrow())
-    encoded = pieces_of(after, lexer.interning.strings).encode(lexed)
-    before_offsets = pieces_of(before, lexer.interning.strings).encode(lexed).offsets
+    encoded = after.of(lexer.interning.strings).encode(lexed)
+    before_offsets = before.of(lexer.interning.strings).encode(lexed).offsets
     kind = tables.WORDS.schema.field("token_ids").type
     return {
         "word_id": np.arange(len(words), dtype=np.uint32),

@@ -6,6 +6,7 @@ WordPiece works inside a pre-token, so a line's ids are its pre-tokens' ids laid
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +80,33 @@ class Pieces:
         return EncodedLines(self.ids[shift], ends[lines.offsets])
 
 
+class WordPieces:
+    """WordPiece of one tokenizer, run once on each distinct pre-token."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._model = tokenizer.model
+        self._ids_of: dict[str, list[int]] = {}
+
+    def ids(self, pretoken: str) -> list[int]:
+        """Return the token ids of a pre-token, which must be as the tokenizer's own pre-tokenizer gives it."""
+        found = self._ids_of.get(pretoken)
+        if found is None:
+            found = self._ids_of[pretoken] = [token.id for token in self._model.tokenize(pretoken)]
+        return found
+
+    def of(self, pretokens: Iterable[str]) -> Pieces:
+        """Return the token ids of many pre-tokens."""
+        return _flat([self.ids(p) for p in pretokens])
+
+
 def pieces_of(tokenizer: Tokenizer, pretokens: Iterable[str]) -> Pieces:
     """Run WordPiece on each pre-token, which must be as the tokenizer's own pre-tokenizer gives it."""
-    cut = [[token.id for token in tokenizer.model.tokenize(p)] for p in pretokens]
+    return _flat([[token.id for token in tokenizer.model.tokenize(p)] for p in pretokens])
+
+
+def _flat(cut: list[list[int]]) -> Pieces:
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in cut], dtype=np.int64)])
-    return Pieces(np.fromiter((i for ids in cut for i in ids), np.int32, int(offsets[-1])), offsets)
+    return Pieces(np.fromiter(chain.from_iterable(cut), np.int32, int(offsets[-1])), offsets)
 
 
 def encode_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:

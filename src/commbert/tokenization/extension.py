@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from commbert.errors import ModelError
 from commbert.settings.tokenizer import TokenizerSettings
-from commbert.tokenization.encoding import encode_words, pieces_of
+from commbert.tokenization.encoding import WordPieces, encode_words, pieces_of
 
 _ENTRY = "^[a-zA-Z0-9]*[a-zA-Z][a-zA-Z0-9]*$"
 
@@ -85,31 +85,41 @@ def check_extension(base: Tokenizer, grown: Tokenizer, words: Sequence[str]) -> 
 
 
 def receipts(
-    base: Tokenizer, grown: Tokenizer, *, new_words: Sequence[str], counts: pl.DataFrame, english: Sequence[str]
+    base: Tokenizer,
+    grown: Tokenizer,
+    before: WordPieces,
+    after: WordPieces,
+    *,
+    new_words: Sequence[str],
+    counts: pl.DataFrame,
+    english: Sequence[str],
 ) -> dict[str, Any]:
     """Return what the extension bought and what it cost, measured on held-out lines.
 
     Args:
         base: The tokenizer before.
         grown: The tokenizer after.
+        before: Its WordPiece before.
+        after: Its WordPiece after.
         new_words: The entries added.
         counts: Pre-tokens, with n of the training split and n_heldout of the others.
-        english: Common English words, whose new cuts are listed.
+        english: Common English words, of small plain letters, whose new cuts are listed.
     """
-    heldout = counts.filter((pl.col("n_heldout") > 0) & pl.col("word").str.contains(_ENTRY))
-    n_of_word = heldout["n_heldout"].to_numpy().astype(np.float64)
+    heldout = ((counts["n_heldout"] > 0) & counts["word"].str.contains(_ENTRY)).to_numpy()
+    n_of_word = counts["n_heldout"].to_numpy()[heldout].astype(np.float64)
+    cut = {"before": before.of(counts["word"]), "after": after.of(counts["word"])}
     fertility = {}
-    for name, tokenizer in (("before", base), ("after", grown)):
-        lengths = np.diff(pieces_of(tokenizer, heldout["word"]).offsets)
+    for name, pieces in cut.items():
+        lengths = np.diff(pieces.offsets)[heldout]
         fertility[name] = {
             "tokens_per_word": float(n_of_word @ lengths) / max(n_of_word.sum(), 1),
             "one_token_words_pct": 100 * float(n_of_word[lengths == 1].sum()) / max(n_of_word.sum(), 1),
         }
-    cuts = zip(english, encode_words(base, english), encode_words(grown, english), strict=True)
-    recut = [(w, b, a) for w, b, a in cuts if a != b]
+    recut = [(w, b, a) for w in english if (b := before.ids(w)) != (a := after.ids(w))]
     trained = np.zeros(grown.get_vocab_size(), np.bool_)
-    trained[pieces_of(grown, counts.filter(pl.col("n") > 0)["word"]).ids] = True
-    seen = set(heldout["word"])
+    in_training = np.repeat((counts["n"] > 0).to_numpy(), np.diff(cut["after"].offsets))
+    trained[cut["after"].ids[in_training]] = True
+    seen = set(counts["word"].filter(pl.Series(heldout)))
     n_before = base.get_vocab_size()
     return {
         "entries_before": n_before,

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from commbert import counters
-from commbert.known import contains, pair_keys
 from commbert.nn.collectives import Processes
 from commbert.nn.encoder import Reading
 from commbert.nn.masking import MaskedTokens, mask_tokens
@@ -157,25 +156,31 @@ def step_words(context: Context, step: int) -> WordBatch | None:
     place[chosen] = np.arange(len(chosen))
     symmetric = context.settings.contrastive.symmetric
     candidate = np.unique(place[np.concatenate([positive, negative, anchor] if symmetric else [positive, negative])])
-    allowed, n_masked_out = _allowed(context, anchor, positive, chosen[candidate])
+    masks = context.settings.contrastive.mask_known_positives
+    known = context.data.partners.among(chosen)[:, candidate] if masks else None
+    anchor, positive = place[anchor], place[positive]
+    allowed, n_masked_out = _allowed(known, anchor, positive, candidate)
     return WordBatch(
         words=chosen,
-        anchor=place[anchor],
-        positive=place[positive],
+        anchor=anchor,
+        positive=positive,
         candidate=candidate,
-        target=np.searchsorted(candidate, place[positive]),
+        target=np.searchsorted(candidate, positive),
         allowed=allowed,
-        allowed_back=_allowed(context, positive, anchor, chosen[candidate])[0] if symmetric else None,
+        allowed_back=_allowed(known, positive, anchor, candidate)[0] if symmetric else None,
         n_masked_out=n_masked_out,
     )
 
 
-def _allowed(context: Context, anchor: Ints, positive: Ints, candidate: Ints) -> tuple[NDArray[np.bool_], int]:
+def _allowed(
+    known: NDArray[np.bool_] | None, anchor: Ints, positive: Ints, candidate: Ints
+) -> tuple[NDArray[np.bool_], int]:
+    """Return which candidates may be negatives of which anchors, and how many are not because they are known."""
     same = (anchor[:, None] == candidate) | (positive[:, None] == candidate)
-    if not context.settings.contrastive.mask_known_positives:
+    if known is None:
         return ~same, 0
-    known = contains(context.data.known, pair_keys(anchor[:, None], candidate[None, :]))
-    return ~(same | known), int((known & ~same).sum())
+    left_out = known[anchor]
+    return ~(same | left_out), int((left_out & ~same).sum())
 
 
 def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBatch:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from commbert import tables
 from commbert.errors import DataError
-from commbert.known import read_known
+from commbert.known import Partners, read_known
 from commbert.nn.model import read_vocabulary
 from commbert.rows import Rows, read_windows
 
@@ -41,6 +42,11 @@ class TrainingData:
     validation_windows: list[Ints]
     validation_positive: tuple[Ints, Ints]
     validation_negative: tuple[Ints, Ints]
+
+    @cached_property
+    def partners(self) -> Partners:
+        """The known pairs, by word."""
+        return Partners(self.known, len(self.words))
 
 
 @dataclass(frozen=True)
