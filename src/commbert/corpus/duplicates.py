@@ -1,6 +1,6 @@
 """Files that say the same: exact copies, near copies by MinHash, and files that share many lines."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,8 @@ _BAND_ROWS = ((0.85, 8), (0.6, 4), (0.0, 2))
 """Rows of a band by least share: 8 find 99.99 % of the pairs at 0.9, and 6 % of those at 0.5 have to be looked at."""
 _LEAST_LINES = 5
 """Files with fewer distinct long lines are no near copies: too little to tell."""
-_PAIRS_AT_ONCE = 2_000_000
+_PAIRS_AT_ONCE = 1_000_000
+_FILES_AT_ONCE = 1_000
 
 Hashes = NDArray[np.uint64]
 
@@ -43,14 +44,10 @@ def near_copies(
     Reference: Broder 1997, doi:10.1109/SEQUEN.1997.666900.
     """
     files = [i for i in candidates if len(line_hashes[i]) >= _LEAST_LINES]
-    offsets = np.concatenate([[0], np.cumsum([len(line_hashes[i]) for i in files])]).astype(np.uint64)
-    lines = np.concatenate([np.empty(0, np.uint64), *(line_hashes[i] for i in files)])
-    rows = RMinHash.digest_matrix_from_flat_token_hashes(lines, offsets, _PERMUTATIONS, 1).to_rows()
-    signatures = np.array(rows, np.uint32).reshape(len(files), _PERMUTATIONS)
     n_rows = next(n for least, n in _BAND_ROWS if threshold >= least)
     buckets: dict[tuple[int, bytes], list[int]] = {}
     found: dict[int, tuple[int, float]] = {}
-    for i, signature in zip(files, signatures, strict=True):
+    for i, signature in _signatures(files, line_hashes):
         bands = [(at, signature[at : at + n_rows].tobytes()) for at in range(0, _PERMUTATIONS, n_rows)]
         twins = {j for band in bands for j in buckets.get(band, ())}
         best, twin = max(((jaccard(line_hashes[i], line_hashes[j]), -j) for j in twins), default=(0.0, 0))
@@ -60,6 +57,16 @@ def near_copies(
             for band in bands:
                 buckets.setdefault(band, []).append(i)
     return found
+
+
+def _signatures(files: Sequence[int], line_hashes: Sequence[Hashes]) -> Iterator[tuple[int, NDArray[np.uint32]]]:
+    """Yield each file with its MinHash, a thousand computed at once."""
+    for at in range(0, len(files), _FILES_AT_ONCE):
+        some = files[at : at + _FILES_AT_ONCE]
+        offsets = np.concatenate([[0], np.cumsum([len(line_hashes[i]) for i in some])]).astype(np.uint64)
+        lines = np.concatenate([line_hashes[i] for i in some])
+        rows = RMinHash.digest_matrix_from_flat_token_hashes(lines, offsets, _PERMUTATIONS, 1).to_rows()
+        yield from zip(some, np.array(rows, np.uint32), strict=True)
 
 
 def jaccard(a: Hashes, b: Hashes) -> float:
@@ -79,7 +86,7 @@ def linked_files(line_hashes: Sequence[Hashes], max_shared: float) -> list[tuple
     lines = lines[order]
     starts = np.flatnonzero(np.concatenate([[True], lines[1:] != lines[:-1]]))
     sizes = np.diff(np.concatenate([starts, [len(lines)]]))
-    counts: list[pl.DataFrame] = []
+    counts = pl.DataFrame(schema={"a": pl.Int64, "b": pl.Int64, "n": pl.UInt32})
     for size in range(2, _COMMON_LINE_FILES + 1):
         i, j = np.triu_indices(size, 1)
         groups = starts[sizes == size]
@@ -87,10 +94,8 @@ def linked_files(line_hashes: Sequence[Hashes], max_shared: float) -> list[tuple
         for at in range(0, len(groups), step):
             members = file[groups[at : at + step, None] + np.arange(size)]
             pairs = pl.DataFrame({"a": members[:, i].ravel(), "b": members[:, j].ravel()})
-            counts.append(pairs.group_by("a", "b").len("n"))
-    if not counts:
-        return []
-    total = pl.concat(counts).group_by("a", "b").sum().sort("a", "b")
+            counts = pl.concat([counts, pairs.group_by("a", "b").len("n")]).group_by("a", "b").sum()
+    total = counts.sort("a", "b")
     a, b = total["a"].to_numpy(), total["b"].to_numpy()
     linked = total["n"].to_numpy() > max_shared * np.minimum(n_lines[a], n_lines[b])
     return list(zip(a[linked].tolist(), b[linked].tolist(), strict=True))

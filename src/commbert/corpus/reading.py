@@ -1,6 +1,6 @@
 """Reading the tables of the corpus and of its shards back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +77,18 @@ def total_counts(files: Path, shards: Path, folders: Mapping[str, Path], kind: s
         Columns word, n and n_files (training), n_heldout (validation and test).
     """
     splits = splits_of_shards(files, shards)
-    frames = [_counts_of_shard(folder, splits[name], kind) for name, folder in folders.items()]
-    return pl.concat(frames).group_by("word").agg(pl.col("n", "n_files", "n_heldout").sum())
+    total = pl.DataFrame(schema={"word": pl.String, "n": pl.UInt64, "n_files": pl.UInt32, "n_heldout": pl.UInt64})
+    waiting: list[pl.DataFrame] = []
+    for name, folder in folders.items():
+        waiting.append(_counts_of_shard(folder, splits[name], kind).select(total.columns))
+        # Together as soon as they outnumber the total: neither do all lie here at once, nor is all added each time.
+        if sum(map(len, waiting)) > len(total):
+            total, waiting = _added(total, waiting), []
+    return _added(total, waiting)
+
+
+def _added(total: pl.DataFrame, frames: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    return pl.concat([total, *frames]).group_by("word").agg(pl.col("n", "n_files", "n_heldout").sum())
 
 
 def _counts_of_shard(folder: Path, splits: ShardSplits, kind: str) -> pl.DataFrame:

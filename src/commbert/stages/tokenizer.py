@@ -1,7 +1,7 @@
 """tokenizer: base vocabulary and corpus to a grown tokenizer, its receipts, and the words with their token ids."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,12 @@ from commbert.artifacts import atomic_folder, read_json, write_json
 from commbert.corpus.reading import total_counts
 from commbert.provenance import digest, digest_of_files
 from commbert.settings.tokenizer import TokenizerSettings
-from commbert.tokenization.encoding import WordPieces, load_tokenizer
-from commbert.tokenization.extension import check_extension, choose_words, receipts, write_tokenizer
+from commbert.text.words import LineCodes
+from commbert.tokenization.encoding import load_tokenizer, pieces_of
+from commbert.tokenization.extension import Cut, check_extension, choose_words, receipts, write_tokenizer
 from commbert.tokenization.lexing import Lexer
+
+_WORDS_AT_ONCE = 65_536
 
 
 def run(
@@ -59,41 +62,50 @@ def run(
         after = load_tokenizer(tmp)
         check_extension(before, after, new_words)
         (tmp / "new_words.json").write_text(json.dumps(new_words, indent=0) + "\n", encoding="utf-8")
-    of_base = WordPieces(before)
-    pieces = of_base, WordPieces(after) if new_words else of_base
-    found = receipts(before, after, *pieces, new_words=new_words, counts=counts, english=english_words)
+    words, n_code = _all_words(corpus_words, english_words)
+    lexer = Lexer(after)
+    lexed = [lexer.lex(some["word"].to_arrow()) for some in words.iter_slices(_WORDS_AT_ONCE)]
+    lexer.interning.codes(counts["word"].to_arrow())
+    lexer.interning.codes_of(english_words)
+    pieces = pieces_of(before, lexer.interning.strings)
+    cut = Cut(lexer.interning, pieces, pieces_of(after, lexer.interning.strings) if new_words else pieces)
+    found = receipts(before, after, cut, new_words=new_words, counts=counts, english=english_words)
     provenance = {
         "settings": digest(settings.as_json()),
         "inputs": digest(inputs, digest_of_files([corpus_words, english])),
     }
-    columns = _word_columns(corpus_words, english_words, Lexer(after), *pieces)
-    found["words"] = tables.write(words_out, tables.WORDS, columns, provenance=provenance)
+    found["words"] = _write_words(words_out, words, n_code, lexed, cut, provenance)
     write_json(receipts_out, found)
     return found
 
 
-def _word_columns(
-    corpus_words: Path, english: list[str], lexer: Lexer, before: WordPieces, after: WordPieces
-) -> dict[str, Any]:
-    """Return the words of the code, then the English words that it lacks, with their token ids."""
+def _all_words(corpus_words: Path, english: list[str]) -> tuple[pl.DataFrame, int]:
+    """Return the words of the code, then the English words that it lacks; and how many are of the code."""
     code = pl.DataFrame(tables.read(corpus_words, tables.CORPUS_WORDS))
-    only_english = pl.Series("word", english, pl.String).filter(
-        ~pl.Series(english, dtype=pl.String).is_in(code["word"])
-    )
-    rest = pl.DataFrame({"word": only_english}).with_columns(
+    all_english = pl.Series("word", english, pl.String)
+    rest = pl.DataFrame({"word": all_english.filter(~all_english.is_in(code["word"]))}).with_columns(
         n_lines=pl.lit(0, pl.UInt64), n_files=pl.lit(0, pl.UInt32), in_english=pl.lit(True)
     )
     words = pl.concat([code.select(rest.columns), rest])
-    lexed = lexer.lex(words["word"].to_arrow())
-    encoded = after.of(lexer.interning.strings).encode(lexed)
-    before_offsets = before.of(lexer.interning.strings).encode(lexed).offsets
+    return words, len(code)
+
+
+def _write_words(
+    out: Path, words: pl.DataFrame, n_code: int, lexed: Sequence[LineCodes], cut: Cut, provenance: dict[str, str]
+) -> int:
     kind = tables.WORDS.schema.field("token_ids").type
-    return {
-        "word_id": np.arange(len(words), dtype=np.uint32),
-        **{name: words[name].to_arrow() for name in ("word", "n_lines", "n_files", "in_english")},
-        "token_ids": pa.ListArray.from_arrays(
-            pa.array(encoded.offsets.astype(np.int32)), pa.array(encoded.ids), type=kind
-        ),
-        "n_pieces_before": np.minimum(np.diff(before_offsets), 255).astype(np.uint8),
-        "in_code": np.arange(len(words)) < len(code),
-    }
+    with tables.writing(out, tables.WORDS, provenance=provenance) as writer:
+        for some, codes in zip(words.iter_slices(_WORDS_AT_ONCE), lexed, strict=True):
+            encoded = cut.after.encode(codes)
+            word_id = np.arange(writer.n_rows, writer.n_rows + len(some), dtype=np.uint32)
+            offsets = pa.array(encoded.offsets.astype(np.int32))
+            writer.add(
+                {
+                    "word_id": word_id,
+                    **{name: some[name].to_arrow() for name in ("word", "n_lines", "n_files", "in_english")},
+                    "token_ids": pa.ListArray.from_arrays(offsets, pa.array(encoded.ids), type=kind),
+                    "n_pieces_before": np.minimum(np.diff(cut.before.encode(codes).offsets), 255).astype(np.uint8),
+                    "in_code": word_id < n_code,
+                }
+            )
+    return writer.n_rows

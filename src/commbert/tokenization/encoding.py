@@ -4,9 +4,9 @@ WordPiece works inside a pre-token, so a line's ids are its pre-tokens' ids laid
 """
 
 import json
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,10 @@ class Pieces:
     ids: TokenIds
     offsets: Offsets
 
+    def __getitem__(self, code: int) -> list[int]:
+        found: list[int] = self.ids[self.offsets[code] : self.offsets[code + 1]].tolist()
+        return found
+
     def encode(self, lines: LineCodes) -> EncodedLines:
         """Return the token ids of lines: their pre-tokens' ids laid end to end."""
         codes = lines.codes
@@ -80,33 +84,16 @@ class Pieces:
         return EncodedLines(self.ids[shift], ends[lines.offsets])
 
 
-class WordPieces:
-    """WordPiece of one tokenizer, run once on each distinct pre-token."""
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._model = tokenizer.model
-        self._ids_of: dict[str, list[int]] = {}
-
-    def ids(self, pretoken: str) -> list[int]:
-        """Return the token ids of a pre-token, which must be as the tokenizer's own pre-tokenizer gives it."""
-        found = self._ids_of.get(pretoken)
-        if found is None:
-            found = self._ids_of[pretoken] = [token.id for token in self._model.tokenize(pretoken)]
-        return found
-
-    def of(self, pretokens: Iterable[str]) -> Pieces:
-        """Return the token ids of many pre-tokens."""
-        return _flat([self.ids(p) for p in pretokens])
-
-
 def pieces_of(tokenizer: Tokenizer, pretokens: Iterable[str]) -> Pieces:
     """Run WordPiece on each pre-token, which must be as the tokenizer's own pre-tokenizer gives it."""
-    return _flat([[token.id for token in tokenizer.model.tokenize(p)] for p in pretokens])
-
-
-def _flat(cut: list[list[int]]) -> Pieces:
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in cut], dtype=np.int64)])
-    return Pieces(np.fromiter(chain.from_iterable(cut), np.int32, int(offsets[-1])), offsets)
+    tokenize = tokenizer.model.tokenize
+    ids, n = array("i"), array("q")
+    for pretoken in pretokens:
+        tokens = tokenize(pretoken)
+        ids.extend([token.id for token in tokens])
+        n.append(len(tokens))
+    offsets = np.concatenate([[0], np.cumsum(np.frombuffer(n, np.int64) if n else np.empty(0, np.int64))])
+    return Pieces(np.array(ids, np.int32), offsets)
 
 
 def encode_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[list[int]]:

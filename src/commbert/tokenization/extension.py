@@ -6,6 +6,7 @@ could never match. They are written into ``tokenizer.json`` and ``vocab.txt`` al
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from tokenizers import Tokenizer
 
 from commbert.errors import ModelError
 from commbert.settings.tokenizer import TokenizerSettings
-from commbert.tokenization.encoding import WordPieces, encode_words, pieces_of
+from commbert.text.interning import Interning
+from commbert.text.words import LineCodes
+from commbert.tokenization.encoding import Pieces, encode_words, pieces_of
 
 _ENTRY = "^[a-zA-Z0-9]*[a-zA-Z][a-zA-Z0-9]*$"
 
@@ -84,11 +87,20 @@ def check_extension(base: Tokenizer, grown: Tokenizer, words: Sequence[str]) -> 
         raise ModelError(f"tokenizer: {len(unreachable)} new entries can never match, {unreachable[0]!r} first.")
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How two tokenizers cut the same pre-tokens."""
+
+    interning: Interning
+    """Codes of the pre-tokens."""
+    before: Pieces
+    after: Pieces
+
+
 def receipts(
     base: Tokenizer,
     grown: Tokenizer,
-    before: WordPieces,
-    after: WordPieces,
+    cut: Cut,
     *,
     new_words: Sequence[str],
     counts: pl.DataFrame,
@@ -99,26 +111,25 @@ def receipts(
     Args:
         base: The tokenizer before.
         grown: The tokenizer after.
-        before: Its WordPiece before.
-        after: Its WordPiece after.
+        cut: How both cut the pre-tokens and the English words.
         new_words: The entries added.
         counts: Pre-tokens, with n of the training split and n_heldout of the others.
         english: Common English words, of small plain letters, whose new cuts are listed.
     """
     heldout = ((counts["n_heldout"] > 0) & counts["word"].str.contains(_ENTRY)).to_numpy()
     n_of_word = counts["n_heldout"].to_numpy()[heldout].astype(np.float64)
-    cut = {"before": before.of(counts["word"]), "after": after.of(counts["word"])}
+    codes = cut.interning.codes(counts["word"].to_arrow())
     fertility = {}
-    for name, pieces in cut.items():
-        lengths = np.diff(pieces.offsets)[heldout]
+    for name, pieces in (("before", cut.before), ("after", cut.after)):
+        lengths = np.diff(pieces.offsets)[codes[heldout]]
         fertility[name] = {
             "tokens_per_word": float(n_of_word @ lengths) / max(n_of_word.sum(), 1),
             "one_token_words_pct": 100 * float(n_of_word[lengths == 1].sum()) / max(n_of_word.sum(), 1),
         }
-    recut = [(w, b, a) for w in english if (b := before.ids(w)) != (a := after.ids(w))]
+    english_codes = zip(english, cut.interning.codes_of(list(english)).tolist(), strict=True)
+    recut = [(w, b, a) for w, code in english_codes if (b := cut.before[code]) != (a := cut.after[code])]
     trained = np.zeros(grown.get_vocab_size(), np.bool_)
-    in_training = np.repeat((counts["n"] > 0).to_numpy(), np.diff(cut["after"].offsets))
-    trained[cut["after"].ids[in_training]] = True
+    trained[cut.after.encode(LineCodes(codes[(counts["n"] > 0).to_numpy()], np.zeros(1, np.int64))).ids] = True
     seen = set(counts["word"].filter(pl.Series(heldout)))
     n_before = base.get_vocab_size()
     return {
