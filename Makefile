@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fast benchmark data train evaluate report smoke dry-run html schema lock unlock clean
+.PHONY: help run test check fast benchmark benchmark-data data train evaluate report smoke dry-run html schema lock unlock clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -52,6 +52,9 @@ unlock: $(VENV)/.run     ## after a kill -9 or a power cut, when no other snakem
 benchmark: $(VENV)/.test ## a training step against its alternatives, into reports/ (an hour; ARGS="--size base")
 	$(SMK) data results/runs/final/start
 	$(BIN)/python tests/benchmarks/training.py $(ARGS)
+benchmark-data: $(VENV)/.test ## the data stages against their alternatives, 20k to 5M lines, into reports/ (half an hour)
+	$(SMK) results/base
+	$(BIN)/python tests/benchmarks/data.py $(ARGS)
 schema: $(VENV)/.run     ## workflow/schemas/config.schema.json from the settings
 	$(BIN)/commbert schema --out workflow/schemas/config.schema.json
 lock:            ## constraints.txt anew (needs uv); torch stands without a local version: CPU here, CUDA there

@@ -5,27 +5,7 @@ from commbert.corpus.fingerprints import fingerprint_base, fingerprint_shard
 from commbert.provenance import code_digest, templates_digest
 
 SOURCES = {source.name: source for source in CONFIG.corpus.sources}
-SHARDS = {
-    shard: (source, number)
-    for source in CONFIG.corpus.sources
-    for number, shard in enumerate(source.shard_names)
-}
-FETCHED = {
-    "wheel": "results/sources/{}.whl",
-    "git": "results/sources/{}.git",
-    "archive": "results/sources/{}.archive",
-}
-
-
-def fetched(source):
-    """Return what the source is fetched to; nothing for what lies on this machine."""
-    is_local = source.kind in ("path", "table") or getattr(source, "path", None)
-    return [] if is_local else [FETCHED[source.kind].format(source.name)]
-
-
-def each(option, pattern):
-    """Return an option once for each shard, in the order of the corpus."""
-    return [f"--{option}={pattern.format(shard)}" for shard in SHARDS]
+SHARDS = CONFIG.corpus.shards()
 
 
 wildcard_constraints:
@@ -109,7 +89,9 @@ rule base:
 
 rule ingest:
     input:
-        fetched=lambda wildcards: fetched(SHARDS[wildcards.shard][0]),
+        fetched=lambda wildcards: expand(
+            "results/sources/{file}", file=SHARDS[wildcards.shard][0].fetched_to
+        ),
     output:
         files="results/shards/{shard}/files.parquet",
         lines="results/shards/{shard}/lines.parquet",
@@ -152,8 +134,10 @@ rule corpus:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.corpus.gathering().as_json(),
-        files=each("shard-files", "results/shards/{}/files.parquet"),
-        summaries=each("shard-summary", "results/shards/{}/ingest.json"),
+        files=expand("--shard-files=results/shards/{shard}/files.parquet", shard=SHARDS),
+        summaries=expand(
+            "--shard-summary=results/shards/{shard}/ingest.json", shard=SHARDS
+        ),
         code=code_digest("commbert.stages.corpus"),
     shell:
         "commbert corpus --settings {params.settings:q} {params.files:q} {params.summaries:q} "
@@ -200,7 +184,7 @@ rule words:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.words.as_json(),
-        lexed=each("lexed", "results/lex/{}"),
+        lexed=expand("--lexed=results/lex/{shard}", shard=SHARDS),
         code=code_digest("commbert.stages.words"),
     shell:
         "commbert words --settings {params.settings:q} --files {input.files} --shards {input.shards} "
@@ -229,7 +213,7 @@ rule tokenizer:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.tokenizer.as_json(),
-        lexed=each("lexed", "results/lex/{}"),
+        lexed=expand("--lexed=results/lex/{shard}", shard=SHARDS),
         code=code_digest("commbert.stages.tokenizer"),
     shell:
         "commbert tokenizer --settings {params.settings:q} --base {input.base} --files {input.files} "
@@ -288,11 +272,15 @@ rule list_windows:
         "../envs/commbert.yaml"
     params:
         parts=[
-            *each("train", "results/windows/train/{}.parquet"),
-            *each("validation", "results/windows/validation/{}.parquet"),
-            *each("test", "results/windows/test/{}.parquet"),
-            *each("hashes", "results/windows/hashes/{}.parquet"),
-            *each("shard-summary", "results/windows/counts/{}.json"),
+            *expand("--train=results/windows/train/{shard}.parquet", shard=SHARDS),
+            *expand(
+                "--validation=results/windows/validation/{shard}.parquet", shard=SHARDS
+            ),
+            *expand("--test=results/windows/test/{shard}.parquet", shard=SHARDS),
+            *expand("--hashes=results/windows/hashes/{shard}.parquet", shard=SHARDS),
+            *expand(
+                "--shard-summary=results/windows/counts/{shard}.json", shard=SHARDS
+            ),
         ],
         code=code_digest("commbert.stages.windows"),
     shell:
@@ -346,7 +334,7 @@ rule pairs:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.pairs.as_json(),
-        drawn=each("drawn", "results/draws/{}"),
+        drawn=expand("--drawn=results/draws/{shard}", shard=SHARDS),
         code=code_digest("commbert.stages.pairs"),
     shell:
         "commbert pairs --settings {params.settings:q} --files {input.files} {params.drawn:q} "

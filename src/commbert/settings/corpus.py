@@ -28,6 +28,11 @@ class _Source(Section):
         """Name of each shard, in order."""
         return tuple(f"{self.name}-{i:05d}-of-{self.shards:05d}" for i in range(self.shards))
 
+    @property
+    def fetched_to(self) -> tuple[str, ...]:
+        """Name of the file or folder that the source is fetched to; none if it lies on this machine."""
+        return ()
+
     @field_validator("include", "exclude")
     @classmethod
     def _patterns_are_readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -51,6 +56,11 @@ class WheelSource(_Source):
     sha256: Sha256
     """Digest of the wheel file; another file is refused."""
 
+    @property
+    def fetched_to(self) -> tuple[str, ...]:
+        """Name of the wheel."""
+        return (f"{self.name}.whl",)
+
 
 class PathSource(_Source):
     """Files that lie on this machine."""
@@ -73,6 +83,11 @@ class GitSource(_Source):
     commit: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{40}$")]
     """The commit, 40 hexadecimal digits."""
 
+    @property
+    def fetched_to(self) -> tuple[str, ...]:
+        """Name of the folder with the repository's objects."""
+        return (f"{self.name}.git",)
+
 
 class ArchiveSource(_Source):
     """A tar archive (plain, gzip, xz, zstd) or a zip archive, read as a stream and never extracted."""
@@ -85,6 +100,11 @@ class ArchiveSource(_Source):
     """Address to fetch it from."""
     sha256: Sha256
     """Digest of the archive; another file is refused."""
+
+    @property
+    def fetched_to(self) -> tuple[str, ...]:
+        """Name of the archive, if it has an address."""
+        return (f"{self.name}.archive",) if self.url is not None else ()
 
     @model_validator(mode="after")
     def _has_one_place(self) -> Self:
@@ -187,6 +207,10 @@ class CorpusSettings(Cleaning, GatheringSettings):
         if twice:
             raise ValueError(f"source names must be unique, found twice: {', '.join(twice)}")
         return self
+
+    def shards(self) -> dict[str, tuple[Source, int]]:
+        """Return the source and the number of each shard, by its name, in the order of the corpus."""
+        return {name: (s, number) for s in self.sources for number, name in enumerate(s.shard_names)}
 
     def of_shard(self, source: Source) -> ShardSettings:
         """Return what a shard of the source is told: a change of another source is none for it."""
