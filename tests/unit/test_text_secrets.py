@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from commbert.text.secrets import redacted
+from commbert.text.secrets import redacted, suspects
 
 RNG = np.random.default_rng(41)
 
@@ -87,6 +87,11 @@ PLANTED = [
 def test_a_planted_secret_goes_and_the_rest_of_its_line_stays(name, kind, line):
     text = f"first\n{line.format(A[name])}\nlast"
     assert redacted(text) == (f"first\n{line.format('*' * 8)}\nlast", {kind: 1})
+
+
+@pytest.mark.parametrize(("name", "kind", "line"), PLANTED)
+def test_a_text_with_a_secret_is_a_suspect_among_others(name, kind, line):
+    assert suspects(["int x = 1;\n", f"int y;\n{line.format(A[name])}\n", ""]) == [False, True, False]
 
 
 def test_all_planted_secrets_are_found_in_one_text_and_counted():
