@@ -16,6 +16,11 @@ from commbert.stages import base, corpus, draw, ingest, lex, model, pairs, token
 from commbert.stages.evaluate import EvaluationPaths
 from commbert.training.data import DataPaths
 
+WORDS = WordsSettings(english_words=200)
+TOKENIZER = TokenizerSettings(max_new_words=20)
+WINDOWS = WindowsSettings(lines_before=1, lines_after=1, max_length=64, heldout_stride=2)
+PAIRS = PairsSettings(subsample=None, heldout_positives=200)
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -36,10 +41,10 @@ class DataSettings:
     """The sections of the data stages."""
 
     corpus: CorpusSettings
-    words: WordsSettings = WordsSettings(english_words=200)
-    tokenizer: TokenizerSettings = TokenizerSettings(max_new_words=20)
-    windows: WindowsSettings = WindowsSettings(lines_before=1, lines_after=1, max_length=64, heldout_stride=2)
-    pairs: PairsSettings = PairsSettings(subsample=None, heldout_positives=200)
+    words: WordsSettings = WORDS
+    tokenizer: TokenizerSettings = TOKENIZER
+    windows: WindowsSettings = WINDOWS
+    pairs: PairsSettings = PAIRS
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--python",
         default=sys.executable,
-        help="interpreter of our side, such as that of `make run`: without the packages of the tests, pandas among them",
+        help="interpreter of our side, such as that of `make run`, which has no pandas for pyarrow to import",
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each variant")
     parser.add_argument("--cores", type=_cores, default=[2, 3], help="numbers of the cores that are used, with commas")

@@ -1,5 +1,6 @@
 """README, Makefile and CI say the same."""
 
+import json
 import re
 from pathlib import Path
 
@@ -26,6 +27,21 @@ def test_every_file_the_readme_links_to_exists() -> None:
         links = re.findall(r"\]\((?!https?://|#)([^)#]+)\)", (REPO / name).read_text())
         assert links
         assert [link for link in links if not (REPO / link).exists()] == []
+
+
+def test_every_kind_of_source_stands_in_the_readme_as_it_may_be_written() -> None:
+    import yaml
+
+    from commbert.settings.config import section_from_json
+    from commbert.settings.corpus import CorpusSettings
+    from commbert.settings.words import WordSettings
+
+    blocks = re.findall(r"```yaml\n(.*?)```", (REPO / "README.md").read_text(), re.DOTALL)
+    corpus = next(b for b in blocks if b.startswith("corpus:")).replace("64-HEX-DIGITS", "a" * 64)
+    corpus = corpus.replace("40-HEX-DIGITS", "a" * 40)
+    found = section_from_json(CorpusSettings, json.dumps(yaml.safe_load(corpus)["corpus"]), where="corpus")
+    assert {s.kind for s in found.sources} == {"wheel", "path", "git", "archive", "table"}
+    assert WordSettings.model_validate(yaml.safe_load(next(b for b in blocks if b.startswith("words:")))["words"])
 
 
 def test_every_subcommand_is_a_stage_with_help() -> None:

@@ -2,10 +2,13 @@
 
 import html
 import re
+from types import SimpleNamespace
 
 import pytest
 from markdown_it import MarkdownIt
 
+from commbert.leakage import LONG_LINE_TOKENS
+from commbert.reporting.context import _corpus
 from commbert.reporting.escaping import code_block, markdown_cell, visible
 from commbert.reporting.figures import loss_figure
 from commbert.reporting.rendering import render_html, render_markdown
@@ -83,9 +86,93 @@ def test_the_markdown_report_says_that_it_was_resumed(minimal_context: dict) -> 
     assert "| resumed at steps | 3, 7 |" in text
 
 
+def both(context: dict) -> tuple[str, str]:
+    """Return the report as text of its Markdown and of its page, without markup."""
+    figures = {"loss": "<svg/>", "comparison": "<svg/>"}
+    page = render_html("report.html.j2", context, figures)
+    return render_markdown("report.md.j2", {**context, "figures": figures}), html.unescape(
+        re.sub(r"<[^>]+>", " ", page)
+    )
+
+
+def made_of(facts: dict, *, redact: bool = True) -> dict:
+    """Return the corpus section of a report on a corpus of these facts."""
+    ingest = {"accounting": {}, "sources": [], **facts}
+    return _corpus(SimpleNamespace(ingest=ingest, config={"corpus": {"redact_secrets": redact}}))
+
+
+def test_the_accounting_ends_with_what_came_in_the_sum_of_all_its_rows() -> None:
+    rows = {"used": {"files": 2, "bytes": 30, "lines": 4}, "binary": {"files": 5, "bytes": 600, "lines": 0}}
+    assert made_of({"accounting": rows})["came_in"] == {"files": 7, "bytes": 630, "lines": 4}
+
+
+def test_both_reports_show_the_total_of_the_accounting_last(minimal_context: dict) -> None:
+    markdown, page = both(minimal_context)
+    assert "| used | 1 | 2 | 3 |\n| came in | 4 | 5 | 6 |\n" in markdown
+    assert re.search(r"used\s+1\s+2\s+3\s+came in\s+4\s+5\s+6\s", page)
+    assert all("It balances" in text for text in (markdown, page))
+
+
+@pytest.mark.parametrize(
+    ("facts", "place", "state", "digests"),
+    [
+        ({"package": "p", "version": "1", "sha256": "a", "digest": "b"}, "p", "1", ["sha256 a", "digest b"]),
+        ({"url": "https://h/r", "commit": "c", "digest": "b"}, "https://h/r", "c", ["digest b"]),
+        ({"path": "/x", "digest": "b"}, "/x", "", ["digest b"]),
+    ],
+)
+def test_every_kind_of_source_has_its_place_state_and_digests(facts, place, state, digests) -> None:
+    [source] = made_of({"sources": [facts]})["sources"]
+    assert (source["place"], source["state"], source["digests"]) == (place, state, digests)
+
+
+def test_both_reports_tell_of_each_source_where_it_is_from_and_what_was_used(minimal_context: dict) -> None:
+    minimal_context["corpus"]["sources"][0] |= {"files_used": 77, "lines_used": 8888}
+    for text in both(minimal_context):
+        assert all(part in text for part in ("https://h.invalid/r", "0" * 40, "digest f00", "MIT", "77", "8,888"))
+
+
+def test_secrets_stand_in_the_report_as_numbers_by_rule(minimal_context: dict) -> None:
+    minimal_context["corpus"]["secrets"] = {"private key": 1234}
+    for text in both(minimal_context):
+        assert re.search(r"private key[\s|]+1,234", text)
+        assert "No rule found" not in text
+
+
+@pytest.mark.parametrize(("looked", "said"), [(True, "No rule found a secret"), (False, "Secrets were not looked for")])
+def test_a_report_without_secrets_says_whether_they_were_looked_for(minimal_context, looked, said) -> None:
+    minimal_context["corpus"] |= {"secrets_looked_for": looked}
+    assert all(said in text for text in both(minimal_context))
+    assert made_of({}, redact=looked)["secrets_looked_for"] is looked
+
+
+def test_skipped_examples_are_text(minimal_context: dict) -> None:
+    hostile = "s:<script>x</script>|[y](javascript:z): duplicate of s:`a`"
+    minimal_context["corpus"]["skipped_examples"] = [hostile]
+    markdown, page = both(minimal_context)
+    assert hostile in page
+    shown = MarkdownIt("commonmark").enable("table").render(markdown)
+    assert "<script" not in shown
+    assert "<a " not in shown
+    assert hostile in html.unescape(shown)
+
+
+def test_the_number_of_directories_is_of_all_and_not_of_those_that_are_listed(minimal_context: dict) -> None:
+    markdown, page = both(minimal_context)
+    assert "| 61: s:d |" in markdown
+    assert "| 61 |" in markdown  # training lists none
+    assert page.count("61") == 3
+
+
+def test_the_report_names_the_length_of_a_long_line(minimal_context: dict) -> None:
+    for text in both(minimal_context):
+        assert f"lines of {LONG_LINE_TOKENS} tokens or more" in text
+        assert "token ids" in text
+
+
 @pytest.fixture
 def minimal_context() -> dict:
-    split = {"files": 1, "lines": 2, "directories": ["d"]}
+    split = {"files": 1, "lines": 2, "n_directories": 61, "directories": ["s:d"]}
     window = {"windows": 1, "tokens_per_window": 2.0, "windows_with_dropped_lines_pct": 0.0}
     cell = {"text": "0.5", "value": 0.5, "low": 0.4, "high": 0.6}
     fertility = {"tokens_per_word": 1.0, "one_token_words_pct": 100.0}
@@ -106,8 +193,23 @@ def minimal_context() -> dict:
             }
         },
         "corpus": {
-            "sources": [{"name": "s", "license": "MIT", "path": "p"}],
+            "sources": [
+                {
+                    "name": "s",
+                    "kind": "git",
+                    "license": "MIT",
+                    "place": "https://h.invalid/r",
+                    "state": "0" * 40,
+                    "digests": ["digest f00"],
+                    "files_used": 1,
+                    "lines_used": 3,
+                }
+            ],
             "accounting": {"used": {"files": 1, "bytes": 2, "lines": 3}},
+            "came_in": {"files": 4, "bytes": 5, "lines": 6},
+            "secrets_looked_for": True,
+            "secrets": {},
+            "skipped_examples": [],
             "split_by": "directory",
             "splits": dict.fromkeys(splits, split),
         },

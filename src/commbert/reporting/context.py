@@ -76,7 +76,7 @@ def build_context(sources: Sources) -> dict[str, Any]:
             split: {**sources.windows["leakage"][split], **sources.pairs["leakage"].get(split, {})}
             for split in sources.windows["leakage"]
         },
-        "corpus": sources.ingest,
+        "corpus": _corpus(sources),
         "words": sources.words,
         "receipts": sources.receipts,
         "windows": sources.windows["splits"],
@@ -99,6 +99,28 @@ def build_context(sources: Sources) -> dict[str, Any]:
             "start weights": sources.training["identity"]["start_weights"],
             "evaluated weights": sources.evaluation["model_sha256"][:16],
         },
+    }
+
+
+def _corpus(sources: Sources) -> dict[str, Any]:
+    """Return the summary of the corpus with the sums of its accounting and with one form for all kinds of sources."""
+    ingest = sources.ingest
+    rows = ingest["accounting"].values()
+    return {
+        **ingest,
+        "came_in": {unit: sum(row[unit] for row in rows) for unit in ("files", "bytes", "lines")},
+        "sources": [_source(s) for s in ingest["sources"]],
+        "secrets_looked_for": sources.config["corpus"]["redact_secrets"],
+    }
+
+
+def _source(facts: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **facts,
+        "place": next((facts[k] for k in ("package", "url", "path") if k in facts), ""),
+        "state": next((facts[k] for k in ("version", "commit") if k in facts), ""),
+        # What came is compared with sha256 where the settings give one; digest is of the files that were read.
+        "digests": [f"{k} {facts[k]}" for k in ("sha256", "digest") if k in facts],
     }
 
 

@@ -1,5 +1,6 @@
 """Settings of the stages ``fetch`` and ``ingest``."""
 
+import re
 from typing import Annotated, Literal, Self
 
 import pathspec
@@ -96,8 +97,8 @@ class ArchiveSource(_Source):
     """What the source is."""
     path: Annotated[str, Field(min_length=1)] | None = None
     """A file on this machine; either this or ``url``."""
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s'\"<>{}]+$")] | None = None
-    """Address to fetch it from."""
+    url: str | None = None
+    """Address to fetch it from: http or https, without user, password and query, for reports name it."""
     sha256: Sha256
     """Digest of the archive; another file is refused."""
 
@@ -105,6 +106,16 @@ class ArchiveSource(_Source):
     def fetched_to(self) -> tuple[str, ...]:
         """Name of the archive, if it has an address."""
         return (f"{self.name}.archive",) if self.url is not None else ()
+
+    @field_validator("url")
+    @classmethod
+    def _url_tells_no_secret(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"https?://[^\s'\"<>{}?#@\\]+", value):
+            raise ValueError(
+                "expected an http or https address without user, password, query and blanks. "
+                "What needs more is fetched elsewhere and named by path."
+            )
+        return value
 
     @model_validator(mode="after")
     def _has_one_place(self) -> Self:

@@ -83,7 +83,7 @@ def _all_words(corpus_words: Path, english: list[str]) -> tuple[pl.DataFrame, in
     """Return the words of the code, then the English words that it lacks; and how many are of the code."""
     code = pl.DataFrame(tables.read(corpus_words, tables.CORPUS_WORDS))
     all_english = pl.Series("word", english, pl.String)
-    rest = pl.DataFrame({"word": all_english.filter(~all_english.is_in(code["word"]))}).with_columns(
+    rest = pl.DataFrame({"word": all_english.filter(~all_english.is_in(code["word"].implode()))}).with_columns(
         n_lines=pl.lit(0, pl.UInt64), n_files=pl.lit(0, pl.UInt32), in_english=pl.lit(True)
     )
     words = pl.concat([code.select(rest.columns), rest])
