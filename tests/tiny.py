@@ -4,14 +4,23 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 from transformers import BertConfig, BertForPreTraining, BertModel
 
+from commbert import tables
+from commbert.known import key_columns
+
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ENGLISH = ["the", "of", "and", "house", "water", "number", "return", "value", "index", "table", "people", "time"]
 WORDS = ["harq", "pdcch", "rlc", "mac", "dmrs", "ldpc", "scheduler", "bler", "csi", "ue", "slot", "grant", "beam"]
+
+
+def write_known(path: Path, keys: np.ndarray) -> None:
+    """Write the table of known pairs from sorted keys."""
+    tables.write(path, tables.KNOWN_PAIRS, key_columns(keys), provenance={})
 
 
 def vocabulary() -> list[str]:

@@ -85,10 +85,9 @@ class Partners:
         return known
 
 
-def write_known(path: Path, keys: Keys, provenance: dict[str, str]) -> None:
-    """Write the table pairs/known from sorted keys."""
-    low, high = (keys >> np.uint64(32)).astype(np.uint32), (keys & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-    tables.write(path, tables.KNOWN_PAIRS, {"word_id_a": low, "word_id_b": high}, provenance=provenance)
+def key_columns(keys: Keys) -> dict[str, NDArray[np.uint32]]:
+    """Return the columns of the table pairs/known for sorted keys."""
+    return {"word_id_a": (keys >> np.uint64(32)).astype(np.uint32), "word_id_b": keys.astype(np.uint32)}
 
 
 def read_known(path: Path) -> Keys:

@@ -269,7 +269,8 @@ class Writer:
         data = pa.concat_tables([empty(self._table.schema), *self._waiting])
         at = 0
         while data.num_rows - at >= at_least:
-            self._file.write_table(data.slice(at, _ROW_GROUP), row_group_size=_ROW_GROUP)
+            # In one piece: Arrow ends a page where a piece ends, and the bytes would tell how the rows came.
+            self._file.write_table(data.slice(at, _ROW_GROUP).combine_chunks(), row_group_size=_ROW_GROUP)
             at += _ROW_GROUP
         rest = data.slice(min(at, data.num_rows))
         self._waiting, self._n_waiting = [rest], rest.num_rows

@@ -8,10 +8,11 @@ import pyarrow.compute as pc
 import pytest
 import torch
 
+import tiny
 from commbert import tables
 from commbert.errors import DataError
 from commbert.evaluation.scores import difference, read_scores
-from commbert.known import read_known, write_known
+from commbert.known import read_known
 from commbert.nn.model import load_bert, special_ids, text_vectors
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.stages import evaluate
@@ -113,7 +114,7 @@ def test_a_test_split_without_pairs_is_refused(stages, tmp_path):
 def test_a_test_split_without_novel_partners_has_no_retrieval_figure(stages, tmp_path):
     n_words = tables.read(stages.evaluation.words, tables.WORDS).num_rows
     a, b = np.triu_indices(n_words, 1)
-    write_known(tmp_path / "known.parquet", np.sort((a.astype(np.uint64) << np.uint64(32)) | b.astype(np.uint64)), {})
+    tiny.write_known(tmp_path / "known.parquet", np.sort((a.astype(np.uint64) << np.uint64(32)) | b.astype(np.uint64)))
     assert len(read_known(tmp_path / "known.parquet")) == n_words * (n_words - 1) // 2
     found = _evaluate(stages, tmp_path, data=replace(stages.evaluation, known=tmp_path / "known.parquet"))
     assert found["figures"]["retrieval_mrr"] is None

@@ -7,19 +7,15 @@ import pytest
 from commbert.corpus.splitting import SplitInput, split_files
 from commbert.errors import DataError
 
-SHARES = {"validation": 0.1, "test": 0.15, "max_shared_lines": 0.5, "seed": 17}
+SHARES = {"validation": 0.1, "test": 0.15, "seed": 17}
 
 
 def files(*, n_directories=20, n_files=3, n_lines=10, source="s"):
-    return [
-        SplitInput(source, f"d{d}/f{f}.py", [f"this is line {i} of file {f} of {source} {d}" for i in range(n_lines)])
-        for d in range(n_directories)
-        for f in range(n_files)
-    ]
+    return [SplitInput(source, f"d{d}/f{f}.py", n_lines) for d in range(n_directories) for f in range(n_files)]
 
 
-def split(inputs, **changes):
-    return split_files(inputs, **{**SHARES, **changes})
+def split(inputs, links=(), **changes):
+    return split_files(inputs, links, **{**SHARES, **changes})
 
 
 def test_a_directory_is_never_divided():
@@ -59,53 +55,55 @@ def test_the_order_of_the_files_does_not_matter():
     assert shuffled == [splits[i] for i in order]
 
 
-def shared(n_shared, *, n_lines=10):
-    lines = [f"a long line that stands in both files {i}" for i in range(n_shared)]
-    pair = [
-        SplitInput(
-            "s", f"twin{k}/f.py", lines + [f"a long line of twin {k} alone {i}" for i in range(n_lines - n_shared)]
-        )
-        for k in range(2)
-    ]
-    return [*pair, *files(n_directories=30, n_files=1)]
+def pair_and_others():
+    return [SplitInput("s", f"twin{k}/f.py", 10) for k in range(3)] + files(n_directories=30, n_files=1)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_directories_that_share_most_lines_stay_together(seed):
-    splits, _ = split(shared(6), validation=0.4, test=0.4, seed=seed)
-    assert splits[0] == splits[1]
+@pytest.mark.parametrize("link", [(0, 1), (1, 0)])
+def test_directories_of_linked_files_stay_together(seed, link):
+    splits, unit = split(pair_and_others(), [link], validation=0.4, test=0.4, seed=seed)
+    assert (unit, splits[0]) == ("directory", splits[1])
 
 
-def test_directories_that_share_half_of_their_lines_may_part():
-    parted = [len(set(split(shared(5), validation=0.4, test=0.4, seed=s)[0][:2])) == 2 for s in range(8)]
+def test_directories_of_files_that_are_not_linked_may_part():
+    parted = [len(set(split(pair_and_others(), validation=0.4, test=0.4, seed=s)[0][:2])) == 2 for s in range(8)]
     assert any(parted)
 
 
-def test_a_chain_of_alike_directories_stays_together():
-    def lines(*numbers):
-        return [f"a long line with the number {n}" for n in numbers]
-
-    chain = [
-        SplitInput("s", "x/f.py", lines(1, 2, 3)),
-        SplitInput("s", "y/f.py", lines(2, 3, 4)),
-        SplitInput("s", "z/f.py", lines(3, 4, 5)),
-    ]
+@pytest.mark.parametrize("links", [[(0, 1), (1, 2)], [(1, 2), (0, 1)], [(0, 2), (1, 2)], [(2, 1), (2, 0), (0, 1)]])
+def test_a_chain_of_linked_directories_stays_together(links):
     for seed in range(8):
-        splits, _ = split([*chain, *files(n_directories=30, n_files=1)], validation=0.4, test=0.4, seed=seed)
+        splits, _ = split(pair_and_others(), links, validation=0.4, test=0.4, seed=seed)
         assert len(set(splits[:3])) == 1
 
 
-def test_short_lines_bind_nothing_together():
-    inputs = [SplitInput("s", f"d{k}/f.py", ["else:", "return 0", "}"]) for k in range(3)]
-    splits, unit = split(inputs)
-    assert (unit, len(set(splits))) == ("directory", 3)
+def test_all_files_of_linked_directories_stay_together():
+    inputs = files(n_directories=20, n_files=4)  # file i stands in directory i // 4
+    for seed in range(8):
+        splits, _ = split(inputs, [(1, 6), (7, 9)], validation=0.4, test=0.4, seed=seed)
+        assert len(set(splits[:12])) == 1
 
 
-def test_a_line_of_more_than_twenty_files_binds_nothing_together():
-    header = ["Licensed under the terms of nothing in particular"]
-    inputs = [SplitInput("s", f"d{k}/f.py", header) for k in range(21)]
-    splits, unit = split(inputs)
-    assert (unit, len(set(splits))) == ("directory", 3)
+def test_random_links_never_cross_a_split():
+    rng = np.random.default_rng(5)
+    for seed in range(20):
+        inputs = files(n_directories=40, n_files=2)
+        links = rng.integers(0, len(inputs), (15, 2)).tolist()
+        splits, unit = split(inputs, links, validation=0.3, test=0.3, seed=seed)
+        assert unit == "directory"
+        assert all(splits[a] == splits[b] for a, b in links)
+
+
+def test_a_link_within_a_directory_changes_nothing():
+    inputs = files()
+    assert split(inputs, [(0, 1), (2, 2)]) == split(inputs)
+
+
+def test_files_are_dealt_where_links_bind_all_directories_together():
+    inputs = files(n_directories=4, n_files=2)
+    splits, unit = split(inputs, [(0, 2), (2, 4), (4, 6)])
+    assert (unit, set(splits)) == ("file", {"train", "validation", "test"})
 
 
 def test_files_are_dealt_where_there_are_fewer_than_three_directories():
@@ -132,6 +130,6 @@ def test_no_split_is_empty_whatever_the_sizes_and_shares(validation, test):
     rng = np.random.default_rng(3)
     for n in [3, 4, 5, 8, 30] * 20:
         sizes = rng.integers(1, 100, n)
-        inputs = [SplitInput("s", f"d{k}/f.py", ["x"] * int(size)) for k, size in enumerate(sizes)]
+        inputs = [SplitInput("s", f"d{k}/f.py", int(size)) for k, size in enumerate(sizes)]
         splits, _ = split(inputs, validation=validation, test=test, seed=int(rng.integers(1000)))
         assert set(splits) == {"train", "validation", "test"}, sizes.tolist()

@@ -1,3 +1,4 @@
+import errno
 import itertools
 
 import numpy as np
@@ -6,13 +7,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from commbert import tables
-from commbert.errors import DataError
+from commbert.artifacts import read_json, write_json
+from commbert.errors import ArtifactError, DataError
 
 WINDOW = {
     "file_id": [0, 0, 4],
     "line_no": [1, 3, 1],
     "first_line": [1, 1, 1],
     "last_line": [3, 3, 2],
+    "first_token": [0, 0, 4],
     "input_ids": [[5, 6], [], [7]],
     "n_tokens": [2, 0, 1],
     "n_dropped_lines": [0, 1, 0],
@@ -179,3 +182,247 @@ def test_list_values_cross_the_bounds_of_row_groups(tmp_path):
     values, offsets = tables.list_values(tables.read(tmp_path / "t", tables.LINE_WORDS)["word_ids"])
     assert np.array_equal(values, ids)
     assert np.array_equal(offsets, np.arange(0, 2 * n + 1, 2))
+
+
+def lines_of_files(n, seed=0, longest=40):
+    """Return the columns of shard/lines: files of random sizes, text long enough for several pages."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, longest, n)
+    files = np.repeat(np.cumsum(rng.integers(1, 3, n)).astype(np.uint32), sizes)
+    text = [f"value_{i} = harq_process({i * 7919 % 10007}, index[{i}])  # of the grant" for i in range(len(files))]
+    line_no = np.arange(len(files), dtype=np.uint32)
+    return pa.table({"file_no": files, "line_no": line_no, "text": text, "code": text})
+
+
+def write_in_pieces(path, table, data, sizes):
+    with tables.writing(path, table, provenance={}) as out:
+        at = 0
+        for size in itertools.cycle(sizes):
+            if at >= data.num_rows:
+                break
+            out.add(data.slice(at, size))
+            at += size
+    return out.n_rows
+
+
+def group_sizes(path):
+    metadata = pq.read_metadata(path)
+    return [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+
+
+PIECES = {"one": [10**9], "lines": [1], "mixed": [3, 0, 11, 64, 1, 200], "groups": [50], "off by one": [51, 49]}
+
+
+@pytest.mark.parametrize("sizes", PIECES.values(), ids=PIECES)
+def test_row_groups_are_of_one_size_however_the_rows_come(tmp_path, monkeypatch, sizes):
+    monkeypatch.setattr(tables, "_ROW_GROUP", 50)
+    data = lines_of_files(30)
+    assert write_in_pieces(tmp_path / "t", tables.LINES, data, sizes) == data.num_rows
+    expected = [50] * (data.num_rows // 50) + [data.num_rows % 50] * (data.num_rows % 50 > 0)
+    assert group_sizes(tmp_path / "t") == expected
+    assert tables.read(tmp_path / "t", tables.LINES).equals(data.cast(tables.LINES.schema))
+
+
+@pytest.mark.parametrize("sizes", PIECES.values(), ids=PIECES)
+def test_the_bytes_of_a_small_table_do_not_depend_on_the_pieces_it_came_in(tmp_path, monkeypatch, sizes):
+    monkeypatch.setattr(tables, "_ROW_GROUP", 50)
+    data = lines_of_files(30)
+    write_in_pieces(tmp_path / "a", tables.LINES, data, [10**9])
+    write_in_pieces(tmp_path / "b", tables.LINES, data, sizes)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_writer_holds_less_than_a_row_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_ROW_GROUP", 50)
+    data = lines_of_files(30)
+    with tables.writing(tmp_path / "t", tables.LINES, provenance={}) as out:
+        for at in range(0, data.num_rows, 20):
+            out.add(data.slice(at, 20))
+            assert sum(part.num_rows for part in out._waiting) < 50
+
+
+@pytest.mark.parametrize("size", [777, 5000, 65_536, 100_000])
+def test_the_bytes_of_a_table_of_many_pages_do_not_depend_on_the_pieces_it_came_in(tmp_path, size):
+    data = lines_of_files(1000, longest=200)
+    assert data.num_rows > 65_536
+    write_in_pieces(tmp_path / "a", tables.LINES, data, [10**9])
+    write_in_pieces(tmp_path / "b", tables.LINES, data, [size])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("n", [0, 49, 50, 51, 100])
+def test_a_table_at_the_edge_of_a_row_group_keeps_its_rows(tmp_path, monkeypatch, n):
+    monkeypatch.setattr(tables, "_ROW_GROUP", 50)
+    data = lines_of_files(30).slice(0, n)
+    assert tables.write(tmp_path / "t", tables.LINES, data, provenance={}) == n
+    assert tables.read(tmp_path / "t", tables.LINES).num_rows == n
+    assert tables.provenance_of(tmp_path / "t")["rows"] == str(n)
+    assert 0 not in group_sizes(tmp_path / "t")
+
+
+@pytest.mark.parametrize("table", ALL_TABLES, ids=lambda t: t.name)
+def test_a_table_without_rows_is_read_back_with_its_schema(tmp_path, table):
+    with tables.writing(tmp_path / "t", table, provenance={}):
+        pass
+    assert tables.read(tmp_path / "t", table).equals(table.schema.empty_table())
+    assert sum(piece.num_rows for piece in tables.read_groups(tmp_path / "t", table, table.schema.names)) == 0
+
+
+def test_row_groups_are_read_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_ROW_GROUP", 50)
+    data = lines_of_files(10)
+    tables.write(tmp_path / "t", tables.LINES, data, provenance={})
+    groups = list(tables.read_groups(tmp_path / "t", tables.LINES, ["line_no", "file_no"]))
+    assert [g.num_rows for g in groups] == group_sizes(tmp_path / "t")
+    assert pa.concat_tables(groups).equals(data.select(["line_no", "file_no"]).cast(groups[0].schema))
+
+
+def test_an_error_in_a_block_that_writes_leaves_nothing_and_keeps_the_old_table(tmp_path):
+    write_known(tmp_path / "t")
+    before = (tmp_path / "t").read_bytes()
+
+    def stopped():
+        with tables.writing(tmp_path / "t", tables.KNOWN_PAIRS, provenance={}) as out:
+            out.add({"word_id_a": [1], "word_id_b": [2]})
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        stopped()
+    assert (tmp_path / "t").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_full_disk_leaves_the_old_table_and_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "known.parquet"
+    write_known(path)
+    before = path.read_bytes()
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(ArtifactError, match=r"known\.parquet: the disk is full"):
+        write_known(path, settings="newer")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("row_group", [1, 2, 7, 50, 1000])
+def test_whole_files_are_read_without_a_split_or_a_lost_row(tmp_path, monkeypatch, row_group):
+    monkeypatch.setattr(tables, "_ROW_GROUP", row_group)
+    for seed in range(6):
+        data = lines_of_files(20, seed, longest=[2, 4, 60][seed % 3])
+        tables.write(tmp_path / "t", tables.LINES, data, provenance={})
+        pieces = list(tables.read_whole_files(tmp_path / "t", tables.LINES, ["file_no", "line_no"]))
+        files = [set(p["file_no"].to_pylist()) for p in pieces]
+        assert all(files)
+        assert sum(map(len, files)) == len(set.union(*files))
+        rows = pa.concat_tables(pieces)
+        assert rows["line_no"].to_pylist() == data["line_no"].to_pylist()
+        assert rows["file_no"].to_pylist() == data["file_no"].to_pylist()
+
+
+def test_whole_files_are_read_in_pieces_of_about_a_row_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "_ROW_GROUP", 50)
+    data = lines_of_files(200, longest=10)
+    tables.write(tmp_path / "t", tables.LINES, data, provenance={})
+    pieces = list(tables.read_whole_files(tmp_path / "t", tables.LINES, ["file_no"]))
+    assert len(pieces) > 10
+    assert max(p.num_rows for p in pieces) < 50 + 10
+
+
+def test_a_table_without_rows_has_no_whole_files(tmp_path):
+    tables.write(tmp_path / "t", tables.LINES, tables.LINES.schema.empty_table(), provenance={})
+    assert sum(p.num_rows for p in tables.read_whole_files(tmp_path / "t", tables.LINES, ["file_no"])) == 0
+
+
+def write_list(folder, *parts, names="abcdef", **about):
+    """Write tables of known pairs and the list that names them."""
+    (folder / "parts").mkdir(exist_ok=True)
+    paths = []
+    for name, (start, stop) in zip(names, parts, strict=False):
+        ids = np.arange(start, stop, dtype=np.uint32)
+        paths.append(folder / "parts" / f"{name}.parquet")
+        tables.write(paths[-1], tables.KNOWN_PAIRS, {"word_id_a": ids, "word_id_b": ids}, provenance={})
+    tables.write_parts(folder / "list.json", tables.KNOWN_PAIRS, paths, **about)
+    return folder / "list.json"
+
+
+def test_parts_come_back_in_the_order_of_their_list(tmp_path):
+    listed = write_list(tmp_path, (0, 3), (3, 3), (3, 9), names="cab")
+    parts = tables.read_parts(listed, tables.KNOWN_PAIRS)
+    assert [p.name for p in parts] == ["c.parquet", "a.parquet", "b.parquet"]
+    assert [tables.read(p, tables.KNOWN_PAIRS).num_rows for p in parts] == [3, 0, 6]
+    assert [part["rows"] for part in read_json(listed)["parts"]] == [3, 0, 6]
+
+
+def test_a_list_and_its_parts_may_move_together(tmp_path):
+    (tmp_path / "one").mkdir()
+    write_list(tmp_path / "one", (0, 3))
+    (tmp_path / "one").rename(tmp_path / "two")
+    [part] = tables.read_parts(tmp_path / "two" / "list.json", tables.KNOWN_PAIRS)
+    assert part.is_relative_to(tmp_path / "two")
+
+
+def test_parts_of_an_older_list_are_removed_and_other_files_stay(tmp_path):
+    write_list(tmp_path, (0, 3), (3, 4), (4, 5))
+    (tmp_path / "parts" / "notes.txt").write_text("mine")
+    write_list(tmp_path, (0, 3), names="b")
+    assert sorted(p.name for p in (tmp_path / "parts").iterdir()) == ["b.parquet", "notes.txt"]
+
+
+def test_a_changed_or_missing_part_is_refused_with_its_name(tmp_path):
+    listed = write_list(tmp_path, (0, 3), (3, 9))
+    part = tmp_path / "parts" / "b.parquet"
+    tables.write(part, tables.KNOWN_PAIRS, {"word_id_a": [1], "word_id_b": [2]}, provenance={})
+    with pytest.raises(DataError, match=r"b\.parquet: missing, or not the file"):
+        tables.read_parts(listed, tables.KNOWN_PAIRS)
+    part.unlink()
+    with pytest.raises(DataError, match=r"b\.parquet: missing, or not the file"):
+        tables.read_parts(listed, tables.KNOWN_PAIRS)
+
+
+@pytest.mark.parametrize("change", [{"table": "pairs"}, {"version": 2}, {"version": "1"}])
+def test_a_list_of_another_table_or_version_is_refused(tmp_path, change):
+    listed = write_list(tmp_path, (0, 3))
+    write_json(listed, {**read_json(listed), **change})
+    with pytest.raises(DataError, match=r"list\.json: expected a list of pairs/known version 1"):
+        tables.read_parts(listed, tables.KNOWN_PAIRS)
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', "3"])
+def test_what_is_no_list_of_parts_is_refused(tmp_path, content):
+    (tmp_path / "list.json").write_text(content)
+    with pytest.raises(DataError, match="expected a list of pairs/known"):
+        tables.read_parts(tmp_path / "list.json", tables.KNOWN_PAIRS)
+
+
+def test_a_missing_list_is_named(tmp_path):
+    with pytest.raises(ArtifactError, match=r"list\.json"):
+        tables.read_parts(tmp_path / "list.json", tables.KNOWN_PAIRS)
+
+
+def test_the_digest_of_a_list_does_not_change_with_the_number_of_parts(tmp_path):
+    about = {"settings": "x", "inputs": "y", "content": "z"}
+    digests = []
+    for i, parts in enumerate([[(0, 9)], [(0, 3), (3, 9)], [(0, 0), (0, 1), (1, 9)]]):
+        (tmp_path / str(i)).mkdir()
+        digests.append(tables.content_digest(write_list(tmp_path / str(i), *parts, **about)))
+    assert len(set(digests)) == 1
+
+
+def test_the_digest_of_a_list_changes_with_its_content_rows_settings_and_inputs(tmp_path):
+    about = {"settings": "x", "inputs": "y", "content": "z"}
+    digests = {tables.content_digest(write_list(tmp_path, (0, 9), **about))}
+    for changes in ({"settings": "q"}, {"inputs": "q"}, {"content": "q"}):
+        digests.add(tables.content_digest(write_list(tmp_path, (0, 9), **{**about, **changes})))
+    digests.add(tables.content_digest(write_list(tmp_path, (0, 8), **about)))
+    assert len(digests) == 5
+
+
+def test_the_digest_of_a_table_is_of_its_bytes(tmp_path):
+    write_known(tmp_path / "a.parquet", settings="x")
+    write_known(tmp_path / "b.parquet", settings="x")
+    write_known(tmp_path / "c.parquet", settings="y")
+    a, b, c = (tables.content_digest(tmp_path / f"{name}.parquet") for name in "abc")
+    assert a == b != c

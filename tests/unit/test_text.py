@@ -8,9 +8,6 @@ import pytest
 from commbert.text.comments import without_comments
 from commbert.text.decoding import decode, split_lines
 from commbert.text.languages import KEYWORDS, language_of
-from commbert.text.words import words_of_lines
-
-WORD = r"\b[a-zA-Z_][a-zA-Z0-9_]*\b"
 
 
 @pytest.mark.parametrize(
@@ -242,30 +239,3 @@ def test_keywords_are_lower_case_and_hold_those_of_all_languages():
     assert {"for", "int", "self", "lambda", "template", "none", "match", "ifdef"} <= KEYWORDS
     assert all(word == word.lower() for word in KEYWORDS)
     assert "_" not in KEYWORDS
-
-
-def found(lines, **changes):
-    result = words_of_lines(lines, **{"pattern": WORD, "min_chars": 2, "max_chars": 8, **changes})
-    bounds = zip(result.offsets[:-1], result.offsets[1:], strict=True)
-    return [[result.vocabulary[c] for c in result.codes[a:b]] for a, b in bounds]
-
-
-def test_words_are_lower_case_distinct_and_in_order_of_appearance():
-    assert found(["HARQ_id = harq_ID + rlc(harq_id, mac)"]) == [["harq_id", "rlc", "mac"]]
-
-
-def test_a_line_without_words_keeps_its_place():
-    assert found(["ab", "+ 1", "", "cd"]) == [["ab"], [], [], ["cd"]]
-
-
-def test_words_outside_of_the_length_bounds_are_left_out():
-    assert found(["a ab abcdefgh abcdefghi"]) == [["ab", "abcdefgh"]]
-
-
-def test_a_word_has_one_code_in_all_lines():
-    result = words_of_lines(["ab cd", "cd ab ef"], pattern=WORD, min_chars=2, max_chars=8)
-    assert (result.vocabulary, result.codes.tolist()) == (["ab", "cd", "ef"], [0, 1, 1, 0, 2])
-
-
-def test_a_number_starts_no_word():
-    assert found(["3gpp 0xff g3pp"]) == [["g3pp"]]

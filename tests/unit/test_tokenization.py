@@ -1,17 +1,23 @@
+import itertools
 import json
 import subprocess
 import sys
-from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
 import pytest
 from tokenizers import AddedToken, Tokenizer
 
 import tiny
 from commbert.errors import ModelError
 from commbert.settings.tokenizer import TokenizerSettings
-from commbert.tokenization.encoding import encode_lines, encode_words, is_lower_case, load_tokenizer, pretokens
-from commbert.tokenization.extension import check_extension, choose_words, count_pretokens, receipts, write_tokenizer
+from commbert.text.interning import Interning
+from commbert.text.words import LineCodes
+from commbert.tokenization.encoding import encode_words, is_lower_case, load_tokenizer, pieces_of
+from commbert.tokenization.extension import Cut, check_extension, choose_words, receipts, write_tokenizer
+from commbert.tokenization.lexing import Lexer
 
 NEW = ["harq", "pdcch", "scheduler", "x2ap"]
 LINES = [
@@ -33,6 +39,25 @@ LINES = [
     "word_with_many_parts __dunder__ a__b",
     "\r carriage \n newline",
 ]
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+NORMALIZERS = {
+    "lower case": {},
+    "cased": {"lowercase": False},
+    "lower case, accents stay": {"strip_accents": False},
+    "cased, accents go": {"lowercase": False, "strip_accents": True},
+    "Chinese unparted": {"handle_chinese_chars": False},
+    "text not cleaned": {"clean_text": False},
+}
+WHOLE = (NORMALIZERS["lower case"], NORMALIZERS["cased"])
+"""What is looked at in full; of the others, samples."""
+FUZZ = [
+    *map(chr, range(128)),
+    *"éüñÅﬁﬀＡＢΣςßẞİıǅ中文日한글가क्षा",
+    *("\u0301", "\u0308", "\u200b", "\u200d", "\u2028", "\u2029", "\u00a0", "\u00ad", "\ufeff", "\u0085", "\ufffd"),
+    *("😀", "👩\u200d💻", "𝔸", "𠀀", "\U0010fffd", "\ue000"),
+    *("[MASK]", "[SEP]", "[UNK]", "##er", "harq", "pdcch_", "the house", "    ", "\t\t"),
+]
+LONG_WORDS = [c * n for c in ("a", "Z", "_", "é", "中") for n in (99, 100, 101, 200)]
 
 
 @pytest.fixture(scope="module")
@@ -57,34 +82,139 @@ def changed_base(base, folder, change):
     return folder
 
 
+def rows_of(values, offsets):
+    return [values[a:b].tolist() for a, b in itertools.pairwise(offsets)]
+
+
+def line_array(lines):
+    return lines if isinstance(lines, pa.Array | pa.ChunkedArray) else pa.array(lines, pa.string())
+
+
+def encoded_lines(tokenizer, lines):
+    lexer = Lexer(tokenizer)
+    codes = lexer.lex(line_array(lines))
+    return pieces_of(tokenizer, lexer.interning.strings).encode(codes)
+
+
 def encoded(tokenizer, lines):
-    result = encode_lines(tokenizer, lines)
-    bounds = zip(result.offsets[:-1], result.offsets[1:], strict=True)
-    return [result.ids[a:b].tolist() for a, b in bounds]
+    result = encoded_lines(tokenizer, lines)
+    return rows_of(result.ids, result.offsets)
+
+
+def cut(tokenizer, lines):
+    """Return the pre-tokens of each line."""
+    lexer = Lexer(tokenizer)
+    found = lexer.lex(line_array(lines))
+    strings = lexer.interning.strings
+    return [[strings[c] for c in row] for row in rows_of(found.codes, found.offsets)]
+
+
+def by_the_tokenizer(tokenizer, lines):
+    assert tokenizer.encode_special_tokens
+    return [e.ids for e in tokenizer.encode_batch_fast(list(lines), add_special_tokens=False)]
+
+
+def fuzz_lines(n, seed=17):
+    rng = np.random.default_rng(seed)
+    kinds = [FUZZ, FUZZ[:128], FUZZ[32:127], [*FUZZ[32:127], *FUZZ[32:127], *FUZZ[32:127], *FUZZ]]
+    for i in range(n):
+        parts = kinds[i % 4]
+        line = "".join(parts[j] for j in rng.integers(0, len(parts), rng.integers(0, 24)))
+        yield line + LONG_WORDS[rng.integers(len(LONG_WORDS))] + line[:3] if i % 100 == 7 else line
+
+
+def source_lines():
+    return [line for path in sorted(SOURCE.rglob("*.py")) for line in path.read_text(encoding="utf-8").split("\n")]
+
+
+def tokenizer_with(base, folder, **changes):
+    return load_tokenizer(changed_base(base, folder, lambda spec: spec["normalizer"].update(changes)))
 
 
 @pytest.mark.parametrize("line", LINES, ids=range(len(LINES)))
-def test_encode_lines_equals_the_tokenizer(grown, line):
+def test_the_ids_of_a_line_are_those_of_the_tokenizer(grown, line):
     tokenizer = load_tokenizer(grown)
     assert encoded(tokenizer, [line]) == [tokenizer.encode(line, add_special_tokens=False).ids]
 
 
-def test_encode_lines_equals_the_tokenizer_on_random_text(grown):
-    tokenizer = load_tokenizer(grown)
-    rng = np.random.default_rng(17)
-    alphabet = [*map(chr, range(1, 0x180)), "\u200d", "\u0301", "中", "😀", "[MASK]", "harq", "pdcch_", "  ", "##er"]
-    lines = ["".join(rng.choice(alphabet, rng.integers(0, 30))) for _ in range(400)]
-    ascii_only = ["".join(map(chr, rng.integers(9, 127, rng.integers(0, 40)))) for _ in range(400)]
-    for line, ids in zip(lines + ascii_only, encoded(tokenizer, lines + ascii_only), strict=True):
-        assert ids == tokenizer.encode(line, add_special_tokens=False).ids, repr(line)
+@pytest.mark.parametrize("changes", NORMALIZERS.values(), ids=NORMALIZERS)
+def test_the_ids_of_the_projects_own_source_are_those_of_the_tokenizer(grown, tmp_path, changes):
+    tokenizer = tokenizer_with(grown, tmp_path, **changes)
+    lines = source_lines()
+    assert len(lines) > 10_000
+    lines = lines if changes in WHOLE else lines[::5]
+    assert encoded(tokenizer, lines) == by_the_tokenizer(tokenizer, lines)
 
 
-def test_encode_lines_keeps_case_where_the_tokenizer_does(base, tmp_path):
-    folder = changed_base(base, tmp_path, lambda spec: spec["normalizer"].update(lowercase=False))
-    tokenizer = load_tokenizer(folder)
+@pytest.mark.parametrize("changes", NORMALIZERS.values(), ids=NORMALIZERS)
+def test_the_ids_of_random_text_are_those_of_the_tokenizer(grown, tmp_path, changes):
+    tokenizer = tokenizer_with(grown, tmp_path, **changes)
+    lines = [*fuzz_lines(20_000 if changes in WHOLE else 3000), *LONG_WORDS, *LINES, ""]
+    for line, ours, theirs in zip(lines, encoded(tokenizer, lines), by_the_tokenizer(tokenizer, lines), strict=True):
+        assert ours == theirs, repr(line)
+
+
+def test_a_word_of_one_hundred_characters_is_cut_and_a_longer_one_is_unknown(base):
+    tokenizer = load_tokenizer(base)
+    found = encoded(tokenizer, ["a" * 99, "a" * 100, "a" * 101, "a" * 200])
+    assert [len(ids) for ids in found] == [99, 100, 1, 1]
+    assert found[2] == found[3] == [tokenizer.token_to_id("[UNK]")]
+
+
+def test_a_cased_tokenizer_keeps_its_case(base, tmp_path):
+    tokenizer = tokenizer_with(base, tmp_path, lowercase=False)
     assert not is_lower_case(tokenizer)
-    line = "def Def the THE"
-    assert encoded(tokenizer, [line]) == [tokenizer.encode(line, add_special_tokens=False).ids]
+    assert is_lower_case(load_tokenizer(base))
+    assert cut(tokenizer, ["def Def X1"]) == [["def", "Def", "X1"]]
+
+
+@pytest.mark.parametrize("at", [0, 1, 7, 399])
+def test_a_slice_of_lines_is_read_from_its_offset(base, at):
+    tokenizer = load_tokenizer(base)
+    lines = [*fuzz_lines(400)]
+    whole = by_the_tokenizer(tokenizer, lines)
+    for kind in (pa.string(), pa.large_string()):
+        assert encoded(tokenizer, pa.array(lines, kind).slice(at, 150)) == whole[at : at + 150]
+
+
+@pytest.mark.parametrize("bounds", [(0, 400), (0, 1, 2, 2, 399, 400), (3, 50, 51, 200)])
+def test_lines_in_several_chunks_are_one_column(base, bounds):
+    tokenizer = load_tokenizer(base)
+    lines = [*fuzz_lines(400)]
+    array = pa.array(lines, pa.string())
+    chunked = pa.chunked_array([array.slice(a, b - a) for a, b in itertools.pairwise(bounds)], pa.string())
+    assert encoded(tokenizer, chunked) == by_the_tokenizer(tokenizer, lines[bounds[0] : bounds[-1]])
+
+
+@pytest.mark.parametrize("lines", [[], [""], ["", "", ""], [" \t "], ["", "\u200b", ""], ["a"], ["\x00"]])
+def test_lines_of_nothing_have_no_ids_and_keep_their_places(base, lines):
+    tokenizer = load_tokenizer(base)
+    assert encoded(tokenizer, lines) == by_the_tokenizer(tokenizer, lines)
+    assert encoded(tokenizer, pa.chunked_array([], pa.string())) == []
+
+
+def test_pretokens_have_one_number_in_every_piece(base):
+    tokenizer = load_tokenizer(base)
+    lines = [*fuzz_lines(600)]
+    lexer = Lexer(tokenizer)
+    pieces = [lexer.lex(pa.array(lines[at : at + 100], pa.string())) for at in range(0, 600, 100)]
+    ids = pieces_of(tokenizer, lexer.interning.strings)
+    parts = [ids.encode(piece) for piece in pieces]
+    found = [row for part in parts for row in rows_of(part.ids, part.offsets)]
+    assert found == by_the_tokenizer(tokenizer, lines)
+    assert len(set(lexer.interning.strings)) == len(lexer.interning.strings)
+
+
+def test_the_ids_of_joined_lines_are_those_of_the_lines_end_to_end(base):
+    # What makes a window a slice of its file's tokens.
+    tokenizer = load_tokenizer(base)
+    lines = [*source_lines()[:3000], *fuzz_lines(1000)]
+    result = encoded_lines(tokenizer, lines)
+    rng = np.random.default_rng(3)
+    for first in rng.integers(0, len(lines) - 7, 400):
+        text = "\n".join(lines[first : first + 7])
+        ids = result.ids[result.offsets[first] : result.offsets[first + 7]].tolist()
+        assert ids == tokenizer.encode(text, add_special_tokens=False).ids, repr(text)
 
 
 def test_a_mask_token_in_the_text_is_six_characters_and_no_token(base):
@@ -95,8 +225,18 @@ def test_a_mask_token_in_the_text_is_six_characters_and_no_token(base):
 
 
 def test_no_lines_give_no_ids(base):
-    result = encode_lines(load_tokenizer(base), [])
+    result = encoded_lines(load_tokenizer(base), [])
     assert (result.ids.tolist(), result.offsets.tolist()) == ([], [0])
+    assert (result.ids.dtype, result.offsets.dtype) == (np.int32, np.int64)
+
+
+def test_ids_of_pretokens_are_laid_end_to_end_by_hand(base):
+    tokenizer = load_tokenizer(base)
+    pieces = pieces_of(tokenizer, ["the", "", "ab", "="])
+    the, a, b, equals = (tokenizer.token_to_id(t) for t in ("the", "a", "##b", "="))
+    assert (pieces.ids.tolist(), pieces.offsets.tolist()) == ([the, a, b, equals], [0, 1, 1, 3, 4])
+    lines = pieces.encode(LineCodes(np.array([3, 2, 1, 0, 0], np.uint32), np.array([0, 2, 2, 3, 5])))
+    assert (lines.ids.tolist(), lines.offsets.tolist()) == ([equals, a, b, the, the], [0, 3, 3, 3, 5])
 
 
 def test_a_loaded_tokenizer_cuts_and_fills_nothing(base):
@@ -113,12 +253,16 @@ def test_a_loaded_tokenizer_cuts_and_fills_nothing(base):
         ("a_b->C3 = 1;", ["a", "_", "b", "-", ">", "c3", "=", "1", ";"]),
         ("a\tb", ["a", "b"]),
         ("", []),
-        ("é", None),
-        ("a\x00", None),
+        ("É中b", ["e", "中", "b"]),
+        ("a\x00b", ["ab"]),
     ],
 )
-def test_pretokens_are_runs_of_letters_and_digits_and_single_signs(line, expected):
-    assert pretokens(line, lower=True) == expected
+def test_pretokens_are_runs_of_letters_and_digits_and_single_signs(base, line, expected):
+    assert cut(load_tokenizer(base), [line, "x", line]) == [expected, ["x"], expected]
+
+
+def test_a_run_of_letters_ends_with_its_line(base):
+    assert cut(load_tokenizer(base), ["ab", "cd", "", "ef"]) == [["ab"], ["cd"], [], ["ef"]]
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", '{"model": 1}', "[]", "\xff"])
@@ -171,6 +315,7 @@ def test_vocab_txt_says_what_tokenizer_json_says(grown):
     assert {word: i for i, word in enumerate(rows)} == vocabulary
 
 
+@pytest.mark.slow
 def test_transformers_in_a_fresh_process_gives_the_same_ids(grown):
     code = """
 import json, sys
@@ -238,9 +383,24 @@ def test_an_undamaged_extension_passes_the_gate(base, grown):
     check_extension(load_tokenizer(base), load_tokenizer(grown), NEW)
 
 
+def cut_of(before, after, counts):
+    interning = Interning()
+    interning.codes_of(counts["word"].to_list())
+    return Cut(interning, *(pieces_of(tokenizer, interning.strings) for tokenizer in (before, after)))
+
+
+def counted(counts, n_files=None, heldout=None):
+    """Return counts as total_counts gives them, in no order."""
+    words = sorted({*counts, *(heldout or {})}, reverse=True)
+    n_files = n_files or dict.fromkeys(words, 9)
+    columns = {"word": words, "n": [counts.get(w, 0) for w in words], "n_files": [n_files.get(w, 0) for w in words]}
+    kinds = {"word": pl.String, "n": pl.UInt64, "n_files": pl.UInt32, "n_heldout": pl.UInt64}
+    return pl.DataFrame({**columns, "n_heldout": [(heldout or {}).get(w, 0) for w in words]}, schema=kinds)
+
+
 def chosen(base, counts, n_files=None, **changes):
     settings = TokenizerSettings(**{"min_count": 1, "min_files": 1, **changes})
-    return choose_words(load_tokenizer(base), Counter(counts), Counter(n_files or dict.fromkeys(counts, 9)), settings)
+    return choose_words(load_tokenizer(base), counted(counts, n_files), settings)
 
 
 def test_words_are_chosen_by_the_tokens_that_they_save_then_by_the_alphabet(base):
@@ -269,27 +429,20 @@ def test_words_beyond_a_bound_are_not_chosen(base, setting, value, kept):
     assert chosen(base, {"rlc": 4, "pdcch": 5}, {"rlc": 2, "pdcch": 3}, **{setting: value}) == kept
 
 
-def test_pretokens_are_counted_by_occurrence_and_by_file():
-    counts, n_files = count_pretokens([(0, "harq_id harq"), (0, "harq"), (3, "HARQ = 1")], lower=True)
-    assert (counts["harq"], n_files["harq"]) == (4, 2)
-    assert (counts["id"], n_files["id"], counts["="]) == (1, 1, 1)
+def test_words_that_save_equally_much_are_chosen_by_the_alphabet(base):
+    assert chosen(base, {"zzz": 5, "mmm": 5, "bbb": 5}) == ["bbb", "mmm", "zzz"]
 
 
-def test_words_of_a_line_with_an_accent_are_counted_too():
-    counts, _ = count_pretokens([(0, "harq # café"), (0, "rlc")], lower=True)
-    assert counts["harq"] == 1
+def test_no_counts_choose_no_words(base):
+    assert chosen(base, {}) == []
 
 
 def test_the_receipts_are_the_numbers_made_by_hand(base, tmp_path):
     write_tokenizer(base, tmp_path, ["harq", "rlc"])
-    found = receipts(
-        load_tokenizer(base),
-        load_tokenizer(tmp_path),
-        new_words=["harq", "rlc"],
-        counts=Counter({"harq": 3, "water": 1}),
-        heldout_counts=Counter({"harq": 2, "water": 1, "ue": 1, "=": 7, "12": 4}),
-        english=["water", "harq"],
-    )
+    counts = counted({"harq": 3, "water": 1}, heldout={"harq": 2, "water": 1, "ue": 1, "=": 7, "12": 4})
+    before, after = load_tokenizer(base), load_tokenizer(tmp_path)
+    cut = cut_of(before, after, counts)
+    found = receipts(before, after, cut, new_words=["harq", "rlc"], counts=counts, english=["water", "harq"])
     n = len(tiny.vocabulary())
     # Held-out words: harq twice, water once, ue once (signs and numbers are no words).
     assert found["heldout_words"] == 4
@@ -307,5 +460,15 @@ def test_the_receipts_are_the_numbers_made_by_hand(base, tmp_path):
 
 def test_receipts_of_an_empty_heldout_split_are_zero(base):
     tokenizer = load_tokenizer(base)
-    found = receipts(tokenizer, tokenizer, new_words=[], counts=Counter(), heldout_counts=Counter(), english=[])
+    cut = cut_of(tokenizer, tokenizer, counted({}))
+    found = receipts(tokenizer, tokenizer, cut, new_words=[], counts=counted({}), english=[])
     assert found["fertility"]["before"] == {"tokens_per_word": 0.0, "one_token_words_pct": 0.0}
+
+
+def test_a_tokenizer_with_added_words_is_refused_for_they_match_before_wordpiece(tmp_path):
+    tiny.write_tokenizer(tmp_path)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    tokenizer.add_tokens(["harq_id"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ModelError, match="'harq_id' first"):
+        load_tokenizer(tmp_path)

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
+import tiny
 from commbert import tables
 from commbert.errors import DataError
-from commbert.known import write_known
-from commbert.training.data import DataPaths, Ragged, evenly, read_training_data
+from commbert.training.data import DataPaths, evenly, read_training_data, read_words
 
 KINDS = ("same_line", "english", "random_code", "frequency_matched")
 
@@ -22,28 +22,34 @@ def _write_pairs(path, rows):
     tables.write(path, tables.PAIRS, columns, provenance={})
 
 
-def _write_windows(path, windows):
-    n = len(windows)
-    ids = [np.array(w, np.int32) for w in windows]
-    columns = {
-        **{c: np.zeros(n, np.uint32) for c in ("file_id", "line_no", "first_line", "last_line")},
-        "input_ids": tables.list_column(tables.WINDOWS, "input_ids", ids),
-        "n_tokens": np.array([len(w) for w in windows], np.uint16),
-        "n_dropped_lines": np.zeros(n, np.uint8),
-    }
-    tables.write(path, tables.WINDOWS, columns, provenance={})
+def _write_windows(path, *parts):
+    """Write the tables of windows and the list that names them; each window is a file of its own."""
+    tables_of = [path.with_suffix("") / f"{i}.parquet" for i in range(len(parts))]
+    for i, (part, windows) in enumerate(zip(tables_of, parts, strict=True)):
+        n = len(windows)
+        ids = [np.array(w, np.int32) for w in windows]
+        columns = {
+            "file_id": np.arange(n, dtype=np.uint32) + 100 * i,
+            **{c: np.zeros(n, np.uint32) for c in ("line_no", "first_line", "last_line", "first_token")},
+            "input_ids": tables.list_column(tables.WINDOWS, "input_ids", ids),
+            "n_tokens": np.array([len(w) for w in windows], np.uint16),
+            "n_dropped_lines": np.zeros(n, np.uint8),
+        }
+        tables.write(part, tables.WINDOWS, columns, provenance={})
+    tables.write_parts(path, tables.WINDOWS, tables_of)
 
 
 @pytest.fixture
 def paths(tmp_path):
-    found = DataPaths(*(tmp_path / f"{n}.parquet" for n in ("w", "vw", "p", "vp", "known", "words")))
-    _write_windows(found.windows, [[1, 2, 3], [4], [5, 6]])
+    names = ("w.json", "vw.json", "p.parquet", "vp.parquet", "known.parquet", "words.parquet")
+    found = DataPaths(*(tmp_path / n for n in names))
+    _write_windows(found.windows, [[1, 2, 3], [4]], [], [[5, 6]])
     _write_windows(found.validation_windows, [[i] for i in range(10)])
     train = [(0, 1, "same_line"), (0, 3, "english"), (0, 2, "english"), (1, 2, "same_line"), (2, 0, "same_line")]
     _write_pairs(found.pairs, [*train, (2, 3, "english")])
     held_out = [(0, 2, "same_line"), (0, 3, "english"), (1, 3, "same_line"), (1, 3, "english")]
     _write_pairs(found.validation_pairs, [*held_out, (1, 0, "frequency_matched"), (2, 3, "same_line")])
-    write_known(found.known, np.array([1, 2, (1 << 32) + 2], np.uint64), {})
+    tiny.write_known(found.known, np.array([1, 2, (1 << 32) + 2], np.uint64))
     words = {
         "word_id": [0, 1, 2, 3],
         "word": ["a", "b", "c", "d"],
@@ -95,8 +101,20 @@ def test_no_window_is_an_error_that_names_the_table(paths):
 
 
 def test_a_table_in_the_place_of_another_is_refused(paths):
-    _write_windows(paths.pairs, [[1]])
-    with pytest.raises(DataError, match=r"commbert\.table"):
+    paths.pairs.write_bytes(paths.known.read_bytes())
+    with pytest.raises(DataError, match=r"p\.parquet: expected commbert\.table = pairs, found pairs/known"):
+        _read(paths)
+
+
+def test_a_list_of_other_files_in_the_place_of_one_of_windows_is_refused(paths):
+    tables.write_parts(paths.windows, tables.PAIRS, [])
+    with pytest.raises(DataError, match=r"w\.json: expected a list of windows"):
+        _read(paths)
+
+
+def test_a_part_that_was_changed_since_is_refused(paths):
+    (paths.windows.with_suffix("") / "2.parquet").unlink()
+    with pytest.raises(DataError, match=r"2\.parquet: missing, or not the file"):
         _read(paths)
 
 
@@ -107,7 +125,19 @@ def test_evenly_by_hand(n, wanted, expected):
     assert evenly(n, wanted).tolist() == expected
 
 
-def test_ragged_rows_of_nothing():
-    empty = Ragged(np.empty(0, np.int64), np.zeros(1, np.int64))
-    assert len(empty) == 0
-    assert empty.rows([]) == []
+def test_words_have_their_token_ids(paths):
+    words = read_words(paths.words)
+    assert [words[i].tolist() for i in range(len(words))] == [[7], [8, 9], [10], [11]]
+
+
+def test_no_pairs_are_no_pairs(paths):
+    _write_pairs(paths.pairs, [])
+    _write_pairs(paths.validation_pairs, [])
+    data = _read(paths)
+    assert (len(data.pairs), len(data.pairs.negatives)) == (0, 0)
+    assert [x.tolist() for x in (*data.validation_positive, *data.validation_negative)] == [[]] * 4
+
+
+def test_no_validation_window_is_none(paths):
+    _write_windows(paths.validation_windows, [])
+    assert _read(paths).validation_windows == []

@@ -12,7 +12,7 @@ LONG_LINE_CHARS = 20
 _COMMON_LINE_FILES = 20
 """A line in more files than this is boilerplate (a licence header) and binds nothing together."""
 _PERMUTATIONS = 128
-_BAND_ROWS = ((0.85, 8), (0.6, 4), (0.0, 2))
+_BAND_ROWS = ((0.88, 8), (0.65, 4), (0.0, 2))
 """Rows of a band by least share: 8 find 99.99 % of the pairs at 0.9, and 6 % of those at 0.5 have to be looked at."""
 _LEAST_LINES = 5
 """Files with fewer distinct long lines are no near copies: too little to tell."""

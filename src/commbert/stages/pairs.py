@@ -13,7 +13,7 @@ from commbert import tables
 from commbert.arrays import distinct as sorted_distinct
 from commbert.artifacts import read_json, write_json
 from commbert.errors import DataError
-from commbert.known import Keys, KnownPairs, contains
+from commbert.known import Keys, KnownPairs, contains, key_columns
 from commbert.pairs.keys import KeySet, merged
 from commbert.pairs.negatives import NO_WORD, Draws, draw_from, draw_matched
 from commbert.pairs.positives import DrawnPairs, Ids, distinct, joined, lowest
@@ -108,8 +108,7 @@ def _gather_keys(paths: Sequence[Path], out: Path, provenance: dict[str, str]) -
     parts = [np.empty(0, np.uint64)]
     with tables.writing(out, tables.KNOWN_PAIRS, provenance=provenance) as writer:
         for keys in merged([_key_pieces([path]) for path in paths]):
-            low, high = (keys >> np.uint64(32)).astype(np.uint32), keys.astype(np.uint32)
-            writer.add({"word_id_a": low, "word_id_b": high})
+            writer.add(key_columns(keys))
             parts.append(keys)
     return np.concatenate(parts)
 

@@ -42,6 +42,12 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"]:
         # A regular expression of another pre-tokenizer could also be made to run for ever.
         raise ModelError(f"{path}: expected WordPiece, BertNormalizer, BertPreTokenizer, found {', '.join(kinds)}.")
+    added = [entry["content"] for entry in spec.get("added_tokens") or () if not entry.get("special")]
+    if added:
+        raise ModelError(
+            f"{path}: expected no added tokens but the special ones, found {len(added)}, {added[0]!a} first: they "
+            "match before WordPiece does. Choose another base model."
+        )
     model = spec["model"]
     expected = {"unk_token": "[UNK]", "continuing_subword_prefix": "##"}
     wrong = [k for k, v in expected.items() if model.get(k) != v]

@@ -46,6 +46,18 @@ def test_a_number_depends_on_its_index_and_not_on_its_place():
     assert counters.bits(stream, index).tolist() == [int(counters.bits(stream, np.array([i]))[0]) for i in index]
 
 
+def test_a_number_does_not_depend_on_how_wide_its_index_is_held():
+    stream = counters.key(3, "x")
+    expected = counters.bits(stream, np.arange(5, dtype=np.int64)).tolist()
+    for kind in (np.uint8, np.int32, np.uint32, np.uint64):
+        assert counters.bits(stream, np.arange(5, dtype=kind)).tolist() == expected
+
+
+def test_mixing_is_one_to_one_on_what_was_looked_at():
+    index = np.concatenate([np.arange(N), np.arange(N) << 32, 2**63 + np.arange(N, dtype=np.uint64)]).astype(np.uint64)
+    assert len(np.unique(counters.mixed(index))) == len(np.unique(index))
+
+
 def test_parts_of_a_key_do_not_run_into_each_other():
     assert len({counters.key(1, 23), counters.key(12, 3), counters.key("123"), counters.key(1, 2, 3)}) == 4
 
