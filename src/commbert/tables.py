@@ -369,12 +369,21 @@ def write_parts(path: Path, table: Table, parts: Sequence[Path], **about: Any) -
     """Write the list of files that together, in this order, are a table; and remove older ones from their folder."""
     listed = []
     for part in parts:
-        rows = int(provenance_of(part)["rows"])
+        rows = _count_rows(part, table)
         listed.append({"path": os.path.relpath(part, path.parent), "rows": rows, "sha256": sha256_file(part)})
     for folder in {part.parent for part in parts}:
         for old in sorted(set(folder.glob("*.parquet")) - set(parts)):
             old.unlink()
     write_json(path, {"table": table.name, "version": table.version, "parts": listed, **about})
+
+
+def _count_rows(path: Path, table: Table) -> int:
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_header(path, table, file)
+            return int(file.metadata.num_rows)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as {table.name}: {error}. {_RERUN}") from error
 
 
 def read_parts(path: Path, table: Table) -> list[Path]:

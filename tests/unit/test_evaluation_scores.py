@@ -5,12 +5,13 @@ import pytest
 import torch
 from scipy.stats import rankdata
 
+from commbert import counters
 from commbert.evaluation.pairs import HeldOutPairs, rung_scores
 from commbert.evaluation.scores import Column, difference, figure, read_scores, resampled, write_scores
 from commbert.evaluation.unigram import unigram
-from commbert.known import pair_keys
+from commbert.known import KnownPairs, pair_keys
 from commbert.nn.measures import auc
-from commbert.pairs.negatives import NO_WORD, draw_from, draw_matched
+from commbert.pairs.negatives import NO_WORD, Draws, draw_from, draw_matched
 
 torch.set_num_threads(1)
 OPTIONS = {"n_resamples": 200, "seed": 1}
@@ -97,14 +98,15 @@ def test_resamples_are_as_many_as_asked():
 
 def test_unigram_by_hand():
     # Counts 3, 0, 1 of three tokens, one added to each: 4/7, 1/7, 2/7.
-    found = unigram(np.array([0, 2, 0, 0]), 3)
+    found = unigram(np.array([3, 0, 1]))
     assert np.exp(found.log_probability) == pytest.approx([4 / 7, 1 / 7, 2 / 7], rel=1e-12)
     assert found.rank.tolist() == [0, 2, 1]
 
 
 def test_unigram_probabilities_sum_to_one():
     rng = np.random.default_rng(0)
-    assert np.exp(unigram(rng.integers(0, 50, 1000), 80).log_probability).sum() == pytest.approx(1.0, rel=1e-12)
+    counts = np.bincount(rng.integers(0, 50, 1000), minlength=80)
+    assert np.exp(unigram(counts).log_probability).sum() == pytest.approx(1.0, rel=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +125,10 @@ def zipf():
     loud = torch.from_numpy(rankdata(frequency.astype(float)) / n_words)
     vectors = torch.from_numpy(rng.normal(size=(n_words, 8))) + 4 * loud[:, None] * direction
     vectors = torch.nn.functional.normalize(vectors, dim=-1)
+    pool, draws = np.arange(n_words, dtype=np.uint32), Draws(counters.mixed(np.arange(n_pairs, dtype=np.uint64)), 0)
     pools = {
-        "frequency_matched": draw_matched(anchor, positive, frequency, known, rng),
-        "random_code": draw_from(np.arange(n_words, dtype=np.uint32), anchor, positive, known, rng),
+        "frequency_matched": draw_matched(anchor, positive, frequency, KnownPairs(known), rng),
+        "random_code": draw_from(pool, anchor, positive, KnownPairs(known), draws, kind="random code"),
     }
     found = {rung: np.flatnonzero(ids != NO_WORD) for rung, ids in pools.items()}
     pairs = HeldOutPairs(

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 import commbert
+import tiny
+from commbert.corpus.fingerprints import fingerprint_shards
 from commbert.provenance import digest, digest_of_files, fingerprint_paths
+from commbert.settings.corpus import PathSource
 
 PACKAGE = Path(commbert.__file__).parent
 
@@ -121,3 +124,53 @@ def test_a_file_that_vanished_changes_the_fingerprint(tmp_path):
     before = fingerprint_paths([tmp_path / "a"])
     (tmp_path / "a").unlink()
     assert fingerprint_paths([tmp_path / "a"]) != before
+
+
+DATA_STAGES = ("ingest", "corpus", "lex", "words", "tokenizer", "windows", "draw", "pairs")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "old", "new", "stages"),
+    [
+        ("stages/ingest.py", "2**20", "2**19", {"ingest"}),
+        ("stages/lex.py", "20_000", "10_000", {"lex"}),
+        ("stages/windows.py", "2**64", "2**63", {"windows"}),
+        ("stages/draw.py", '"counts.json"', '"n.json"', {"draw", "pairs"}),
+        ("text/secrets.py", '"********"', '"****"', {"ingest", "corpus"}),
+        ("corpus/splitting.py", "_OVERSHOOT = 1.3", "_OVERSHOOT = 1.4", {"corpus"}),
+        ("leakage.py", "LONG_LINE_TOKENS = 8", "LONG_LINE_TOKENS = 9", {"windows"}),
+        ("pairs/negatives.py", "_TRIES = 64", "_TRIES = 65", {"pairs"}),
+    ],
+)
+def test_edited_code_reruns_the_data_stages_that_use_it_and_no_other(digests, file, old, new, stages):
+    found = digests(file, old, new, *(f"commbert.stages.{stage}" for stage in DATA_STAGES))
+    changed = {stage for stage, (before, after) in zip(DATA_STAGES, found, strict=True) if before != after}
+    assert changed == stages
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Gives a function: the fingerprints of a tree's shards as they are now."""
+    tiny.source_tree(tmp_path / "tree", n_directories=12)
+    source = PathSource(kind="path", name="a", path=str(tmp_path / "tree"), include=("*.py",), shards=4)
+    return lambda: fingerprint_shards(source)
+
+
+def test_a_changed_file_changes_the_fingerprint_of_one_shard(shards, tmp_path):
+    before = shards()
+    with (tmp_path / "tree/part4/module0.py").open("a") as file:
+        file.write("x = 1\n")
+    assert sum(a != b for a, b in zip(before, shards(), strict=True)) == 1
+
+
+def test_a_touched_or_unselected_file_changes_the_fingerprint_of_no_shard(shards, tmp_path):
+    before = shards()
+    (tmp_path / "tree/part4/module0.py").touch()
+    (tmp_path / "tree/part4/notes.md").write_text("new")
+    assert shards() == before
+
+
+def test_a_source_that_is_gone_counts_as_missing_in_every_shard(shards, tmp_path):
+    (tmp_path / "tree").rename(tmp_path / "elsewhere")
+    assert shards() == ("missing",) * 4

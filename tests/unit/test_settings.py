@@ -249,3 +249,36 @@ def test_the_json_schema_knows_the_keys_that_a_run_may_override():
     properties = config.json_schema()["$defs"]["RunSettings"]["properties"]
     assert "optimizer" in properties["training"]["properties"]
     assert "required" not in properties["model"]
+
+
+def corpus_of(*sources):
+    sections = {"sources": [{"kind": "path", "path": "src", **source} for source in sources]}
+    return config.load({**MINIMAL, "corpus": sections}).corpus
+
+
+def test_the_shards_of_a_source_are_named_by_their_number_and_how_many_there_are():
+    [source] = corpus_of({"name": "a", "shards": 3}).sources
+    assert source.shard_names == ("a-00000-of-00003", "a-00001-of-00003", "a-00002-of-00003")
+
+
+def test_a_shard_is_told_of_its_own_source_alone():
+    one, two = corpus_of({"name": "a"}), corpus_of({"name": "a"}, {"name": "b"})
+    assert one.of_shard(one.sources[0]).as_json() == two.of_shard(two.sources[0]).as_json()
+    assert one.gathering().as_json() != two.gathering().as_json()
+
+
+def test_the_split_is_no_setting_of_a_shard():
+    section = corpus_of({"name": "a"})
+    other = section.model_copy(update={"split": SplitSettings(seed=3), "near_duplicates": None})
+    assert section.of_shard(section.sources[0]) == other.of_shard(other.sources[0])
+
+
+@pytest.mark.parametrize("changes", [{"shards": 0}, {"shards": 4097}, {"shard_by": "line"}, {"shards": 2.0}])
+def test_a_number_of_shards_that_makes_no_sense_is_refused(changes):
+    with pytest.raises(SettingsError, match=rf"corpus\.sources\.0\.{next(iter(changes))}: expected"):
+        corpus_of({"name": "a", **changes})
+
+
+def test_the_number_of_english_words_is_no_setting_of_the_words_of_a_line():
+    one, two = (config.load({**MINIMAL, "words": {"english_words": n}}).words for n in (100, 200))
+    assert one.of_lines() == two.of_lines()

@@ -42,13 +42,16 @@ def run_copy(finished_run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plan(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
-    """Return the rules that a dry run in a folder would execute."""
+def plan_jobs(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[tuple[str, str]]]:
+    """Return the jobs that a dry run in a folder would execute: rule, and the values of its wildcards."""
 
-    def rules(folder: Path, *, targets: tuple[str, ...] = (), forced: tuple[str, ...] = ()) -> set[str]:
+    def jobs(folder: Path, *, targets: tuple[str, ...] = (), forced: tuple[str, ...] = ()) -> set[tuple[str, str]]:
         from snakemake.api import SnakemakeApi
         from snakemake.settings.types import DAGSettings, OutputSettings, Quietness, ResourceSettings
 
+        from commbert.corpus import fingerprints
+
+        fingerprints._remembered.cache_clear()  # every plan of a user is a process of its own
         monkeypatch.chdir(folder)
         with (
             contextlib.redirect_stderr(io.StringIO()),
@@ -61,12 +64,13 @@ def plan(monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[str]]:
             dag_api = workflow.dag(dag_settings=dag_settings)
             dag_api.execute_workflow(executor="dryrun")
             dag = dag_api.workflow_api._workflow.dag
-            return {job.rule.name for job in dag.jobs if dag.needrun(job)} - {
-                "all",
-                "data",
-                "train",
-                "evaluate",
-                "report",
-            }
+            found = {(job.rule.name, " ".join(job.wildcards)) for job in dag.jobs if dag.needrun(job)}
+            return {job for job in found if job[0] not in {"all", "data", "train", "evaluate", "report"}}
 
-    return rules
+    return jobs
+
+
+@pytest.fixture
+def plan(plan_jobs: Callable[..., set[tuple[str, str]]]) -> Callable[..., set[str]]:
+    """Return the rules that a dry run in a folder would execute."""
+    return lambda folder, **options: {rule for rule, _ in plan_jobs(folder, **options)}

@@ -41,7 +41,9 @@ def test_the_page_loads_nothing_and_runs_nothing(finished_run: Path) -> None:
 def test_every_stage_of_the_run_has_its_time_in_the_report(finished_run: Path) -> None:
     context = json.loads((finished_run / "reports" / "final_training_report.json").read_text())
     stages = {s["stage"] for s in context["stages"]}
-    assert {"base", "ingest", "words", "tokenizer", "windows", "pairs", "model final", "train final"} <= stages
+    assert {"base", "corpus", "words", "tokenizer", "list-windows", "pairs", "model final", "train final"} <= stages
+    for stage in ("ingest", "lex", "windows", "draw"):  # of a shard
+        assert any(name.split()[0] == stage for name in stages), stage
     assert {"evaluate base", "evaluate final", "evaluate other"} <= stages
 
 
@@ -62,6 +64,8 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 from commbert.nn.model import load_bert, special_ids, text_vectors
 from commbert.tokenization.encoding import encode_words, load_tokenizer
+
+pytestmark = pytest.mark.slow  # they share one run of the whole workflow, a minute and a half
 folder = {str(final)!r}
 words = ["harq", "pdcch_index", "the", "rlc_process"]
 path = Path(folder)

@@ -23,7 +23,7 @@ rule fetch:
     conda:
         "../envs/commbert.yaml"
     params:
-        source=lambda wildcards: SOURCES[wildcards.source].as_json(),
+        source=lambda wildcards: SOURCES[wildcards.source].to_fetch().as_json(),
         code=code_digest("commbert.stages.fetch"),
     shell:
         "commbert fetch --source {params.source:q} --out {output.wheel} --log {log.text} --usage {log.usage}"
@@ -40,7 +40,7 @@ rule fetch_git:
     conda:
         "../envs/commbert.yaml"
     params:
-        source=lambda wildcards: SOURCES[wildcards.source].as_json(),
+        source=lambda wildcards: SOURCES[wildcards.source].to_fetch().as_json(),
         git=CONFIG.corpus.git.as_json(),
         code=code_digest("commbert.stages.fetch"),
     shell:
@@ -62,7 +62,7 @@ rule fetch_archive:
     conda:
         "../envs/commbert.yaml"
     params:
-        source=lambda wildcards: SOURCES[wildcards.source].as_json(),
+        source=lambda wildcards: SOURCES[wildcards.source].to_fetch().as_json(),
         code=code_digest("commbert.stages.fetch"),
     shell:
         "commbert fetch --source {params.source:q} --from {input.file:q} --out {output.archive} --log {log.text} "

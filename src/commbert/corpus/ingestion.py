@@ -20,6 +20,8 @@ from commbert.text.secrets import redacted, suspects
 
 _CHUNK_CHARS = 2**20
 """Lines are handled in pieces of about this size: larger ones are slower, smaller ones cost calls."""
+_VISIBLE = r"[^\s\p{C}\p{M}\x{FFFD}]"
+"""A line without such a character is blank: BERT's tokenizers take all others away."""
 _NO_HASHES = np.empty(0, np.uint64)
 
 
@@ -126,7 +128,7 @@ def _lines_of(piece: _Piece, settings: Cleaning, secrets: dict[str, int]) -> dic
     for start, (first, stop) in zip(starts, piece.licences, strict=False):
         is_licence[start + first : start + stop] = True
     n_chars = text.str.len_chars().to_numpy()
-    is_blank = n_chars == 0
+    is_blank = ~text.str.contains(_VISIBLE).to_numpy()
     is_licence &= ~is_blank
     is_long = (n_chars > settings.max_line_chars) & ~is_licence
     is_used = ~(is_blank | is_licence | is_long)

@@ -1,6 +1,7 @@
 """Everything a report says, gathered from files that stages wrote. No number is typed in."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -232,14 +233,25 @@ def _neighbours(sources: Sources) -> list[dict[str, Any]]:
     ]
 
 
-def read_usage(folder: Path, run: str, others: list[str]) -> list[dict[str, Any]]:
-    """Return the usage records of the stages behind a run's report, in the order in which they began."""
+def read_usage(folder: Path, run: str, others: list[str], shards: Collection[str]) -> list[dict[str, Any]]:
+    """Return the usage records of the stages behind a run's report, in the order in which they began.
+
+    The jobs of a stage, one for each shard, are one record: times are added, memory is the most that one took.
+    """
     names = {run, "base", *others}
     found: list[dict[str, Any]] = []
+    of_shards: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.usage.json")):
         stage, _, subject = path.name.removesuffix(".usage.json").partition(".")
-        if stage != "report" and (stage == "fetch" or not subject or subject in names):
+        if subject in shards:
+            of_shards.setdefault(stage, []).append(read_json(path))
+        elif stage != "report" and (stage == "fetch" or not subject or subject in names):
             found.append({**read_json(path), "stage": f"{stage} {subject}".strip()})
+    for stage, jobs in of_shards.items():
+        times = {name: round(sum(job[name] for job in jobs), 3) for name in ("wall_s", "cpu_s")}
+        peak, began = max(job["peak_rss_gib"] for job in jobs), min(job["began_unix_s"] for job in jobs)
+        name = stage if len(jobs) == 1 else f"{stage}, {len(jobs)} jobs"
+        found.append({**times, "peak_rss_gib": peak, "began_unix_s": began, "stage": name})
     return sorted(found, key=lambda u: u["began_unix_s"])
 
 

@@ -34,6 +34,11 @@ class _Source(Section):
         """Name of the file or folder that the source is fetched to; none if it lies on this machine."""
         return ()
 
+    def to_fetch(self) -> Self:
+        """Return the source without what fetching it does not depend on."""
+        plain = {name: _Source.model_fields[name].default for name in _Source.model_fields if name != "name"}
+        return self.model_copy(update=plain)
+
     @field_validator("include", "exclude")
     @classmethod
     def _patterns_are_readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -225,6 +230,9 @@ class CorpusSettings(Cleaning, GatheringSettings):
 
     def of_shard(self, source: Source) -> ShardSettings:
         """Return what a shard of the source is told: a change of another source is none for it."""
+        # The licence is told, and a digest compared, where all shards come together.
+        forgotten = {name: None for name in ("digest",) if hasattr(source, name)}
+        source = source.model_copy(update={"license": "unknown", **forgotten})
         return ShardSettings(source=source, cleaning=Cleaning(**{n: getattr(self, n) for n in Cleaning.model_fields}))
 
     def gathering(self) -> GatheringSettings:

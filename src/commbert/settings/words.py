@@ -23,6 +23,8 @@ class WordSettings(Section):
     @field_validator("pattern")
     @classmethod
     def _pattern_compiles(cls, value: str) -> str:
+        if value == cls.model_fields["pattern"].default:
+            return value
         import polars as pl  # noqa: PLC0415  (training checks its settings on machines without it)
 
         try:

@@ -36,6 +36,8 @@ KEYS = {True: "training_keys.parquet", False: "heldout_keys.parquet"}
 """Names in the folder of a shard; of the keys by whether they are of the training split."""
 _TRAIN = tables.SPLITS.index("train")
 _NO_WORD = 0xFFFFFFFF
+_PARTNERS = 256
+"""Words of one line that are known to share it, at least: of a longer line, so many are drawn."""
 
 
 def run(settings: PairsSettings, *, files: Path, shards: Path, lexed: Path, words: Path, out: Path) -> dict[str, Any]:
@@ -60,9 +62,9 @@ def run(settings: PairsSettings, *, files: Path, shards: Path, lexed: Path, word
         ):
             drawer = _Drawer(settings, word_ids, lambda split, pairs: drawn.add(_drawn_columns(pairs, split)))
             for split, lines in _lines(lexed, splits, word_ids):
-                drawer.draw(split, lines)
-                if split != _TRAIN:
-                    heldout.add(_line_columns(lines))
+                for number in range(len(tables.SPLITS)):
+                    drawer.draw(number, rows_of(lines, split == number))
+                heldout.add(_line_columns(rows_of(lines, split > _TRAIN)))
             drawer.finish()
         for training, keys in drawer.keys.items():
             tables.write(tmp / KEYS[training], tables.PAIR_KEYS, {"key": keys.sorted()}, provenance=provenance)
@@ -101,15 +103,17 @@ class _Drawer:
 
     def draw(self, split: int, lines: LineWords) -> None:
         seed = self._settings.seed
-        lines = capped(lines, self._settings.max_words_per_line, seed)
+        most = self._settings.max_words_per_line
+        partners = capped(lines, max(most, _PARTNERS), seed)
+        lines = capped(lines, most, seed)
         usable = subsampled(kept(lines, self._words.usable[lines.word_ids]), self._words.share_kept, seed)
         keys = self.keys[split == _TRAIN]
         pairs = joined([with_priorities(a, b, line, seed) for a, b, line in all_pairs(usable)])
         self.possible[split] += len(pairs)
-        if len(usable.word_ids) == len(lines.word_ids):
+        if len(usable.word_ids) == len(partners.word_ids):
             keys.add(pairs.keys)
         else:
-            for a, b, _ in all_pairs(lines):
+            for a, b, _ in all_pairs(partners):
                 keys.add(pair_keys(a, b))
         if split in self._samples:
             self._samples[split].add(pairs)
@@ -121,8 +125,8 @@ class _Drawer:
             self._give(split, sample.taken().by_line())
 
 
-def _lines(lexed: Path, splits: ShardSplits, words: _Words) -> Iterator[tuple[int, LineWords]]:
-    """Yield the lines of the shard, piece by piece and split by split."""
+def _lines(lexed: Path, splits: ShardSplits, words: _Words) -> Iterator[tuple[np.ndarray, LineWords]]:
+    """Yield the lines of the shard, piece by piece, with the number of each line's split."""
     path = lexed / LEXED["word"]["lines"]
     for piece in tables.read_whole_files(path, tables.LINE_CODES, tables.LINE_CODES.schema.names):
         file_no = piece["file_no"].to_numpy()
@@ -130,9 +134,7 @@ def _lines(lexed: Path, splits: ShardSplits, words: _Words) -> Iterator[tuple[in
         codes, offsets = tables.list_values(piece["codes"])
         file_id = file_no.astype(np.uint64) + np.uint64(splits.first_file_id)
         line = file_id << np.uint64(32) | piece["line_no"].to_numpy().astype(np.uint64)
-        lines = line_words(words.id_of_code[codes], offsets, line)
-        for number in range(len(tables.SPLITS)):
-            yield number, rows_of(lines, split == number)
+        yield split, line_words(words.id_of_code[codes], offsets, line)
 
 
 def _line_columns(lines: LineWords) -> dict[str, Any]:

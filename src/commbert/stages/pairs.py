@@ -56,15 +56,15 @@ def run(
     """
     vocabulary = _Vocabulary(words, drop_keywords=settings.drop_keywords)
     provenance = {"settings": digest(settings.as_json()), "inputs": digest_of_files([files, words])}
-    known = _gather_keys([f / KEYS[True] for f in folders], out.known, provenance)
-    anywhere = KnownPairs(sorted_distinct(np.concatenate([known, *_key_pieces([f / KEYS[False] for f in folders])])))
     counts = [read_json(folder / COUNTS)["possible_positives"] for folder in folders]
     possible = {split: sum(shard[split] for shard in counts) for split in tables.SPLITS}
+    if not possible["train"]:
+        raise DataError("pairs: expected at least one pair in the training split, found none. Widen the sources.")
+    known = _gather_keys([f / KEYS[True] for f in folders], out.known, provenance)
+    anywhere = KnownPairs(sorted_distinct(np.concatenate([known, *_key_pieces([f / KEYS[False] for f in folders])])))
     facts: dict[str, dict[str, int]] = {
         "train": _write_training(settings, folders, vocabulary, KnownPairs(known), out, provenance)
     }
-    if not facts["train"]["same_line"]:
-        raise DataError("pairs: expected at least one pair in the training split, found none. Widen the sources.")
     leakage: dict[str, dict[str, float]] = {}
     for number, split in enumerate(tables.SPLITS[1:], start=1):
         drawn = lowest(distinct(joined(list(_drawn(folders, number)))), settings.heldout_positives).by_line()

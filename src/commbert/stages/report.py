@@ -10,6 +10,7 @@ from commbert.evaluation.scores import difference, read_scores
 from commbert.reporting.context import ROWS, Sources, build_context, read_metrics, read_usage
 from commbert.reporting.figures import comparison_figure, loss_figure
 from commbert.reporting.rendering import render_html, render_markdown
+from commbert.settings.corpus import CorpusSettings
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def run(name: str, *, config: str, inputs: ReportInputs, outputs: ReportOutputs)
         differences={
             column: _differences(inputs.evaluation, path, evaluation) for column, path in inputs.others.items()
         },
-        usage=read_usage(inputs.usage_folder, name, list(inputs.others)),
+        usage=read_usage(inputs.usage_folder, name, list(inputs.others), _shards(config)),
         steps=steps,
         validations=validations,
     )
@@ -77,6 +78,11 @@ def run(name: str, *, config: str, inputs: ReportInputs, outputs: ReportOutputs)
     write_text(outputs.html, render_html("report.html.j2", context, {"loss": loss, "comparison": figures}))
     write_json(outputs.json, context)
     return {"rows": len(context["rows"])}
+
+
+def _shards(config: str) -> set[str]:
+    corpus = json.dumps(json.loads(config)["corpus"])
+    return set(CorpusSettings.model_validate_json(corpus).shards())
 
 
 def _differences(ours: Path, theirs: Path, evaluation: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
