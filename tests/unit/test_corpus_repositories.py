@@ -4,9 +4,9 @@ import subprocess
 import pytest
 
 from commbert.corpus import fetching, repositories
-from commbert.corpus.addresses import check_address
 from commbert.corpus.fetching import fetch_git
 from commbert.errors import ArtifactError, SourceError
+from commbert.settings.addresses import check_address
 from commbert.settings.corpus import GitRules
 from corpus_case import committed, found, git, read, repository
 
@@ -172,7 +172,7 @@ def test_a_repository_of_another_protocol_than_the_address_is_not_reached(upstre
     ],
 )
 def test_an_address_of_an_allowed_protocol_and_host_is_taken(url, protocol):
-    assert check_address(url, WEB, "source s") == protocol
+    assert check_address(url, WEB.protocols, WEB.hosts) == protocol
 
 
 @pytest.mark.parametrize(
@@ -234,15 +234,15 @@ def test_any_other_address_is_refused_in_one_line_without_running_git(url, tmp_p
     ],
 )
 def test_a_password_in_an_address_is_refused_and_not_shown(url):
-    with pytest.raises(SourceError, match="source s: url ") as caught:
-        check_address(url, WEB, "source s")
+    with pytest.raises(ValueError, match="url ") as caught:
+        check_address(url, WEB.protocols, WEB.hosts)
     assert "hunter2" not in str(caught.value)
 
 
 def test_a_file_address_needs_its_protocol_allowed_and_has_no_host():
-    assert check_address("file:///srv/x", FILE, "source s") == "file"
-    with pytest.raises(SourceError, match="without a host"):
-        check_address("file://github.com/x", FILE, "source s")
+    assert check_address("file:///srv/x", FILE.protocols, FILE.hosts) == "file"
+    with pytest.raises(ValueError, match="without a host"):
+        check_address("file://github.com/x", FILE.protocols, FILE.hosts)
 
 
 # Reading

@@ -134,7 +134,7 @@ DATA_STAGES = ("ingest", "corpus", "lex", "words", "tokenizer", "windows", "draw
     ("file", "old", "new", "stages"),
     [
         ("stages/ingest.py", "2**20", "2**19", {"ingest"}),
-        ("stages/lex.py", "20_000", "10_000", {"lex"}),
+        ("stages/lex.py", "40_000", "10_000", {"lex"}),
         ("stages/windows.py", "2**64", "2**63", {"windows"}),
         ("stages/draw.py", '"counts.json"', '"n.json"', {"draw", "pairs"}),
         ("text/secrets.py", '"********"', '"****"', {"ingest", "corpus"}),

@@ -147,9 +147,9 @@ def test_comments_of_pythons_library_are_those_of_a_real_parser():
 
 
 @pytest.mark.slow
-def test_comments_of_all_of_pythons_library_are_those_of_a_real_parser():
-    n, wrong = disagreeing(python_files(), "python")
-    assert (n >= 500, wrong) == (True, [])
+def test_comments_of_a_third_of_pythons_library_are_those_of_a_real_parser():
+    n, wrong = disagreeing(python_files()[::3], "python")
+    assert (n >= 300, wrong) == (True, [])
 
 
 def test_comments_of_pythons_library_are_those_of_its_own_tokenizer():
@@ -258,6 +258,6 @@ def test_four_times_the_text_takes_four_times_the_time(language):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["c", "cpp", "python", "rust", "javascript", "yaml"])
-def test_five_megabytes_of_marks_take_seconds_at_most(language):
+def test_a_megabyte_of_marks_takes_seconds_at_most(language):
     for unit in HOSTILE:
-        assert seconds(unit * (5_000_000 // len(unit)), language) < 20, unit
+        assert seconds(unit * (1_000_000 // len(unit)), language) < 5, unit

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from commbert.artifacts import atomic_file, atomic_folder
-from commbert.corpus.addresses import check_address
 from commbert.corpus.pinned import pinned_file
 from commbert.corpus.repositories import git_command, git_environment, git_is_missing, is_commit
 from commbert.errors import SourceError
+from commbert.settings.addresses import check_address
 from commbert.settings.corpus import ArchiveSource, GitRules, GitSource
 
 _MAX_MEMBER_BYTES = 2 * 2**30
@@ -80,7 +80,10 @@ def fetch_git(source: GitSource, rules: GitRules, out: Path, *, timeout_s: float
         SourceError: If the address is not allowed, or does not give the commit.
     """
     where = f"source {source.name}"
-    protocol = check_address(source.url, rules, where)
+    try:
+        protocol = check_address(source.url, rules.protocols, rules.hosts)
+    except ValueError as error:
+        raise SourceError(f"{where}: {error}") from None
     pinned = {"url": source.url, "commit": source.commit}
     with atomic_folder(out, about=pinned) as tmp:
         environment = git_environment(protocol)

@@ -80,7 +80,22 @@ def ingest(
             piece = _Piece()
     if piece.files:
         write(_lines_of(piece, settings, secrets))
+    if settings.redact_secrets:
+        _redact_paths(out, secrets)
     return out, secrets
+
+
+def _redact_paths(files: list[IngestedFile], secrets: dict[str, int]) -> None:
+    for file, is_suspect in zip(files, suspects([f.path for f in files]), strict=True):
+        if is_suspect:
+            file.path, found = redacted(file.path)
+            _count(file, found, secrets)
+
+
+def _count(file: IngestedFile, found: dict[str, int], secrets: dict[str, int]) -> None:
+    file.n_secrets += sum(found.values())
+    for rule, n in found.items():
+        secrets[rule] = secrets.get(rule, 0) + n
 
 
 def _read(file: IngestedFile, file_no: int, data: bytes, settings: Cleaning, piece: _Piece) -> None:
@@ -109,9 +124,7 @@ def _redact(piece: _Piece, secrets: dict[str, int]) -> None:
     for i, is_suspect in enumerate(suspects(piece.texts)):
         if is_suspect:
             piece.texts[i], found = redacted(piece.texts[i])
-            piece.files[i][1].n_secrets = sum(found.values())
-            for rule, n in found.items():
-                secrets[rule] = secrets.get(rule, 0) + n
+            _count(piece.files[i][1], found, secrets)
 
 
 def _lines_of(piece: _Piece, settings: Cleaning, secrets: dict[str, int]) -> dict[str, Any]:

@@ -46,8 +46,6 @@ class RowTemplate:
             if column not in present:
                 near = difflib.get_close_matches(column, present, n=1)
                 hint = (
-                    f"Did you mean {near[0]!a}?"
-                    if near
-                    else f"There are {', '.join(map(ascii, sorted(present)[:10]))}."
+                    f"Did you mean {near[0]!a}?" if near else f"There are {', '.join(map(repr, sorted(present)[:10]))}."
                 )
                 raise SourceError(f"{where}: expected a column {column!a}, found none. {hint}")

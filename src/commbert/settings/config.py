@@ -184,6 +184,13 @@ def _explain(model: type[BaseModel], raw: Any, error: Any, where: str, prefix: s
         return f"{at}: unknown setting. {hint}"
     if error["type"] == "missing":
         return f"{at}: missing, and it has no default."
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        kinds = [tag.strip(" '") for tag in error.get("ctx", {}).get("expected_tags", "").split(",") if tag]
+        given = value.get("kind") if isinstance(value, dict) else None
+        alike = difflib.get_close_matches(str(given).lower(), kinds, 1)
+        these = f" of {', '.join(kinds)}" if kinds else ""
+        suggestion = f" Did you mean {alike[0]}?" if alike else ""
+        return f"{at}: expected a kind{these}, found {json.dumps(given, default=str)[:40]}.{suggestion}"
     if error["type"] == "value_error":
         return f"{at}: {message.removeprefix('Value error, ')}."
     hint = ""

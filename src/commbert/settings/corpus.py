@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 import pathspec
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
+from commbert.settings.addresses import check_address
 from commbert.settings.base import Digest, Fraction, Name, Section, Seed, Sha256
 
 
@@ -43,6 +44,8 @@ class _Source(Section):
     @classmethod
     def _patterns_are_readable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in value:
+            if not pattern.strip() or pattern.startswith("#"):
+                raise ValueError(f"{pattern!r} selects nothing: it is blank or a comment, as in .gitignore")
             try:
                 pathspec.GitIgnoreSpec.from_lines([pattern])
             except ValueError as error:
@@ -215,6 +218,16 @@ class CorpusSettings(Cleaning, GatheringSettings):
 
     git: GitRules = GitRules()
     """Where git sources may come from."""
+
+    @model_validator(mode="after")
+    def _addresses_are_allowed(self) -> "CorpusSettings":
+        for number, source in enumerate(self.sources):
+            if isinstance(source, GitSource):
+                try:
+                    check_address(source.url, self.git.protocols, self.git.hosts)
+                except ValueError as error:
+                    raise ValueError(f"sources.{number}: {error}") from None
+        return self
 
     @model_validator(mode="after")
     def _source_names_are_unique(self) -> "CorpusSettings":

@@ -53,7 +53,9 @@ _RUST = (
 )
 # A slash after one of these opens a regular expression; elsewhere it divides.
 _REGEX = (
-    r"/(?:(?<=[=(,:\[!&|?{};]/)|(?<=[=(,:\[!&|?{};][ ]/))(?![*/])(?:[^/\\\[\n]|\\[^\n]|\[(?:[^\]\\\n]|\\[^\n])*+\])++/"
+    # Bounded: a line of a megabyte may hold as many beginnings that never end.
+    r"/(?:(?<=[=(,:\[!&|?{};]/)|(?<=[=(,:\[!&|?{};][ ]/))(?![*/])"
+    r"(?:[^/\\\[\n]|\\[^\n]|\[(?:[^\]\\\n]|\\[^\n]){0,99}+\]){1,199}+/"
 )
 _SCRIPT = (_DOUBLE, _SINGLE, r"`(?P<template>)", _REGEX, _SLASHES_OR_BLOCK)
 _SHELL = (r"\\.", _DOUBLE_LINES, _SINGLE_RAW, _HASH)

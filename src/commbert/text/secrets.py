@@ -132,12 +132,9 @@ def _is_random_base64(text: str) -> bool:
     # 40 random characters of base64 have 4.9 +- 0.1 bits each, names and paths about 4; and a sixth of them stands in
     # runs of three and more small letters, of names and paths more than half.
     in_words = sum(map(len, _WORD.findall(text)))
-    return (
-        _has_mixed_characters(text)
-        and _entropy_bits(text) > 4.4
-        and in_words < 0.4 * len(text)
-        and not _ALPHABETS.search(text)
-    )
+    bits = _entropy_bits(text)
+    is_random = bits > 4.4 and (in_words < 0.4 * len(text) or bits > 4.75)
+    return is_random and _has_mixed_characters(text) and not _ALPHABETS.search(text)
 
 
 def _is_random_hex(text: str) -> bool:

@@ -1,35 +1,31 @@
 """Addresses of git repositories: what may be asked, before git sees it."""
 
 import re
+from collections.abc import Collection
 from urllib.parse import urlsplit
-
-from commbert.errors import SourceError
-from commbert.settings.corpus import GitRules
 
 _LETTERS = re.compile(r"[A-Za-z0-9._~:/@!$&'()*+,;=%\[\]-]+")
 """Those of RFC 3986 without ``?`` and ``#``: parsers differ in where these end the host."""
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
-def check_address(url: str, rules: GitRules, where: str) -> str:
+def check_address(url: str, protocols: Collection[str], hosts: Collection[str]) -> str:
     """Return the protocol of an address that the rules allow.
 
     Raises:
-        SourceError: If they do not, or it carries a password, which is not shown.
+        ValueError: If they do not, or it carries a password, which is not shown.
     """
 
-    def refused(why: str) -> SourceError:
-        return SourceError(f"{where}: url {_without_secrets(url)!a}: {why}")
+    def refused(why: str) -> ValueError:
+        return ValueError(f"url {_without_secrets(url)!a}: {why}")
 
     protocol, mark, _ = url.partition("://")
     if not mark or not protocol.isalpha():
         raise refused(
             "expected PROTOCOL://HOST/PATH, as https://github.com/org/name, ssh://git@host/name, file:///name."
         )
-    if protocol not in rules.protocols:
-        raise refused(
-            f"expected a protocol of {', '.join(rules.protocols)}, found {protocol!a}. See corpus.git.protocols."
-        )
+    if protocol not in protocols:
+        raise refused(f"expected a protocol of {', '.join(protocols)}, found {protocol!a}. See corpus.git.protocols.")
     try:
         parts = urlsplit(url)
         host, user, password, _ = parts.hostname, parts.username, parts.password, parts.port
@@ -43,8 +39,8 @@ def check_address(url: str, rules: GitRules, where: str) -> str:
     if protocol == "file":
         if parts.netloc:
             raise refused("expected file:///PATH without a host.")
-    elif host not in rules.hosts:
-        raise refused(f"expected a host of {', '.join(rules.hosts)}, found {host!a}. See corpus.git.hosts.")
+    elif host not in hosts:
+        raise refused(f"expected a host of {', '.join(hosts)}, found {host!a}. See corpus.git.hosts.")
     return protocol
 
 
