@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -481,3 +482,9 @@ def test_datasets_reads_the_same_rows_offline(results: Path, tmp_path: Path, mon
             )
             assert read.column_names == table.column_names
             assert read.to_list() == table.to_pylist()
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "f.parquet")
+    with pytest.raises(DataError, match="found something else"):
+        open_tables(tmp_path / "f.parquet")

@@ -13,6 +13,8 @@ import yaml
 
 from workflow_case import snakemake, write_config
 
+pytestmark = pytest.mark.slow  # they share one run of the whole workflow, a minute and a half
+
 
 def test_the_report_stands_in_three_forms(finished_run: Path) -> None:
     reports = finished_run / "reports"
@@ -64,8 +66,6 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 from commbert.nn.model import load_bert, special_ids, text_vectors
 from commbert.tokenization.encoding import encode_words, load_tokenizer
-
-pytestmark = pytest.mark.slow  # they share one run of the whole workflow, a minute and a half
 folder = {str(final)!r}
 words = ["harq", "pdcch_index", "the", "rlc_process"]
 path = Path(folder)

@@ -21,13 +21,13 @@ def fetch(
     """Fetch one corpus source: a wheel, a git repository, a downloaded archive."""
 
     def work() -> Any:
-        from commbert.settings.corpus import CorpusSettings, GitRules
+        from commbert.settings.corpus import GitRules, ShardSettings
         from commbert.settings.runtime import RuntimeSettings
         from commbert.stages import fetch as stage
 
         timeout_s = parsed(RuntimeSettings, runtime, "runtime").fetch_timeout_s
         # The kinds of source are told apart by the section that holds them; text that is no JSON is refused there too.
-        [one] = parsed(CorpusSettings, f'{{"sources": [{source or "null"}]}}', "corpus").sources
+        one = parsed(ShardSettings, f'{{"source": {source or "null"}, "cleaning": {{}}}}', "corpus.sources").source
         rules = parsed(GitRules, git, "corpus.git")
         return stage.run(one, out=out, timeout_s=timeout_s, downloaded=downloaded, git=rules)
 

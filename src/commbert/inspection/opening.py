@@ -79,6 +79,8 @@ def open_tables(path: Path) -> list[Opened]:
         return _open_folder(path)
     if not path.exists():
         raise DataError(f"{path}: expected a table, found nothing. Look for one in the folder results.")
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file or a folder, found something else, which may never end.")
     if path.suffix == ".json":
         return [_open_list(path)]
     return [_as_one(path, [open_part(path)])]
