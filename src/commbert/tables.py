@@ -411,13 +411,18 @@ def content_digest(path: Path) -> str:
     return digest(json.dumps(told, sort_keys=True))
 
 
+def list_array(table: Table, name: str, values: Any, offsets: Any) -> pa.Array:
+    """Return a list column whose row i is ``values[offsets[i]:offsets[i + 1]]``."""
+    kind = table.schema.field(name).type
+    rows = pa.array(values).cast(kind.value_type)
+    return pa.ListArray.from_arrays(pa.array(np.asarray(offsets, np.int32)), rows, type=kind)
+
+
 def list_column(table: Table, name: str, rows: Sequence[Any]) -> pa.Array:
     """Return a list column from NumPy rows, without a Python object per value."""
-    kind = table.schema.field(name).type
-    offsets = np.zeros(len(rows) + 1, np.int32)
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
     values = np.concatenate(rows) if len(rows) else np.empty(0, np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values).cast(kind.value_type), type=kind)
+    return list_array(table, name, values, offsets)
 
 
 def list_values(column: pa.ChunkedArray) -> tuple[Any, Any]:

@@ -117,15 +117,14 @@ def window_columns(
         views = pa.ListViewArray.from_arrays(
             pa.array(part.start.astype(np.int32)), pa.array(part.n_tokens.astype(np.int32)), values
         )
-        ends = np.concatenate([[0], np.cumsum(part.n_tokens)]).astype(np.int32)
-        kind = tables.WINDOWS.schema.field("input_ids").type
+        ends = np.concatenate([[0], np.cumsum(part.n_tokens)])
         yield {
             "file_id": file_id[part.centre].astype(np.uint32),
             "line_no": line_no[part.centre],
             "first_line": line_no[part.first],
             "last_line": line_no[part.last],
             "first_token": (part.start - offsets[first_row[part.first]]).astype(np.uint32),
-            "input_ids": pa.ListArray.from_arrays(pa.array(ends), views.flatten(), type=kind),
+            "input_ids": tables.list_array(tables.WINDOWS, "input_ids", views.flatten(), ends),
             "n_tokens": part.n_tokens.astype(np.uint16),
             "n_dropped_lines": part.n_dropped_lines.astype(np.uint8),
         }

@@ -13,6 +13,7 @@ from commbert.artifacts import read_json, write_json
 from commbert.corpus.duplicates import exact_copies, linked_files, near_copies
 from commbert.corpus.ingestion import accounting, reason_class
 from commbert.corpus.selection import EXCLUDED, NOT_INCLUDED
+from commbert.corpus.sources import source_digest
 from commbert.corpus.splitting import SplitInput, split_files
 from commbert.errors import DataError, SourceError
 from commbert.provenance import digest
@@ -135,7 +136,7 @@ def _check_sources(files: _Files, sources: Sequence[Source]) -> None:
 def _source_digest(files: _Files, source: str) -> str:
     columns = files.columns
     read = [i for i, name in enumerate(columns["source"]) if name == source and columns["sha256"][i]]
-    return digest(*sorted(f"{columns['path'][i]}\0{columns['sha256'][i]}" for i in read))
+    return source_digest((columns["path"][i], columns["sha256"][i]) for i in read)
 
 
 def _drop_copies(files: _Files, settings: GatheringSettings) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from commbert import tables
 from commbert.artifacts import atomic_folder
@@ -138,12 +137,10 @@ def _lines(lexed: Path, splits: ShardSplits, words: _Words) -> Iterator[tuple[np
 
 
 def _line_columns(lines: LineWords) -> dict[str, Any]:
-    kind = tables.LINE_WORDS.schema.field("word_ids").type
-    offsets = pa.array(lines.offsets.astype(np.int32))
     return {
         "file_id": (lines.line >> np.uint64(32)).astype(np.uint32),
         "line_no": lines.line.astype(np.uint32),
-        "word_ids": pa.ListArray.from_arrays(offsets, pa.array(lines.word_ids), type=kind),
+        "word_ids": tables.list_array(tables.LINE_WORDS, "word_ids", lines.word_ids, lines.offsets),
     }
 
 

@@ -91,12 +91,11 @@ def _line_columns(piece: dict[str, Any], found: LineCodes, *, at_least: int) -> 
     n = np.diff(found.offsets)
     rows = n >= at_least
     codes = found.codes[np.repeat(rows, n)] if not rows.all() else found.codes
-    offsets = np.concatenate([[0], np.cumsum(n[rows])]).astype(np.int32)
-    kind = tables.LINE_CODES.schema.field("codes").type
+    offsets = np.concatenate([[0], np.cumsum(n[rows])])
     return {
         "file_no": piece["file_no"][rows],
         "line_no": piece["line_no"].to_numpy()[rows],
-        "codes": pa.ListArray.from_arrays(pa.array(offsets), pa.array(codes), type=kind),
+        "codes": tables.list_array(tables.LINE_CODES, "codes", codes, offsets),
     }
 
 

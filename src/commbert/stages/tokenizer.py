@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
 
 from commbert import tables
 from commbert.artifacts import atomic_folder, read_json, write_json
@@ -93,17 +92,15 @@ def _all_words(corpus_words: Path, english: list[str]) -> tuple[pl.DataFrame, in
 def _write_words(
     out: Path, words: pl.DataFrame, n_code: int, lexed: Sequence[LineCodes], cut: Cut, provenance: dict[str, str]
 ) -> int:
-    kind = tables.WORDS.schema.field("token_ids").type
     with tables.writing(out, tables.WORDS, provenance=provenance) as writer:
         for some, codes in zip(words.iter_slices(_WORDS_AT_ONCE), lexed, strict=True):
             encoded = cut.after.encode(codes)
             word_id = np.arange(writer.n_rows, writer.n_rows + len(some), dtype=np.uint32)
-            offsets = pa.array(encoded.offsets.astype(np.int32))
             writer.add(
                 {
                     "word_id": word_id,
                     **{name: some[name].to_arrow() for name in ("word", "n_lines", "n_files", "in_english")},
-                    "token_ids": pa.ListArray.from_arrays(offsets, pa.array(encoded.ids), type=kind),
+                    "token_ids": tables.list_array(tables.WORDS, "token_ids", encoded.ids, encoded.offsets),
                     "n_pieces_before": np.minimum(np.diff(cut.before.encode(codes).offsets), 255).astype(np.uint8),
                     "in_code": word_id < n_code,
                 }
