@@ -38,7 +38,7 @@ os.environ.update(
 
 
 wildcard_constraints:
-    run="|".join(CONFIG.runs),
+    run=f"({'|'.join(CONFIG.runs)})(@[0-9]+)?",
     source="[A-Za-z0-9._-]+",
 
 
@@ -58,20 +58,20 @@ localrules:
 rule data:
     input:
         rules.words.output.summary,
-        rules.list_windows.output.summary,
-        rules.pairs.output.summary,
-        rules.tokenizer.output.receipts,
+        expand(rules.list_windows.output.summary, **SHARED),
+        expand(rules.pairs.output.summary, **SHARED),
+        expand(rules.tokenizer.output.receipts, **SHARED),
 
 
 rule train:
     input:
-        expand("results/runs/{run}/training.json", run=CONFIG.runs),
+        expand("results/runs/{run}/training.json", run=CONFIG.main_runs),
 
 
 rule evaluate:
     input:
         "results/baselines/base/evaluation.json",
-        expand("results/runs/{run}/evaluation.json", run=CONFIG.runs),
+        expand("results/runs/{run}/evaluation.json", run=CONFIG.main_runs),
 
 
 rule report:

@@ -7,9 +7,14 @@ from commbert.provenance import code_digest, templates_digest
 SOURCES = {source.name: source for source in CONFIG.corpus.sources}
 SHARDS = CONFIG.corpus.shards()
 
+# Tables that depend on settings which a run may change: "" for the shared ones, else a folder beside them.
+VARIANTS = CONFIG.variants
+SHARED = dict(variant="")
+
 
 wildcard_constraints:
     shard="|".join(SHARDS),
+    variant=f"({'|'.join(VARIANTS)})",  # in brackets, for an empty text would be no constraint
 
 
 rule fetch:
@@ -201,18 +206,18 @@ rule tokenizer:
         words=rules.words.output.words,
         english=rules.words.output.english,
     output:
-        folder=directory("results/tokenizer/tokenizer"),
-        words="results/tokenizer/words.parquet",
-        receipts="results/tokenizer/receipts.json",
+        folder=directory("results{variant}/tokenizer/tokenizer"),
+        words="results{variant}/tokenizer/words.parquet",
+        receipts="results{variant}/tokenizer/receipts.json",
     log:
-        text="results/logs/tokenizer.log",
-        usage="results/logs/tokenizer.usage.json",
+        text="results{variant}/logs/tokenizer.log",
+        usage="results{variant}/logs/tokenizer.usage.json",
     benchmark:
-        "results/benchmarks/tokenizer.tsv"
+        "results{variant}/benchmarks/tokenizer.tsv"
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=lambda wildcards: CONFIG.tokenizer.as_json(),
+        settings=lambda wildcards: VARIANTS[wildcards.variant].tokenizer.as_json(),
         lexed=expand("--lexed=results/lex/{shard}", shard=SHARDS),
         code=code_digest("commbert.stages.tokenizer"),
     shell:
@@ -229,20 +234,20 @@ rule windows:
         lexed=rules.lex.output.folder,
         tokenizer=rules.tokenizer.output.folder,
     output:
-        train="results/windows/train/{shard}.parquet",
-        validation="results/windows/validation/{shard}.parquet",
-        test="results/windows/test/{shard}.parquet",
-        hashes="results/windows/hashes/{shard}.parquet",
-        summary="results/windows/counts/{shard}.json",
+        train="results{variant}/windows/train/{shard}.parquet",
+        validation="results{variant}/windows/validation/{shard}.parquet",
+        test="results{variant}/windows/test/{shard}.parquet",
+        hashes="results{variant}/windows/hashes/{shard}.parquet",
+        summary="results{variant}/windows/counts/{shard}.json",
     log:
-        text="results/logs/windows.{shard}.log",
-        usage="results/logs/windows.{shard}.usage.json",
+        text="results{variant}/logs/windows.{shard}.log",
+        usage="results{variant}/logs/windows.{shard}.usage.json",
     benchmark:
-        "results/benchmarks/windows.{shard}.tsv"
+        "results{variant}/benchmarks/windows.{shard}.tsv"
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=lambda wildcards: CONFIG.windows.as_json(),
+        settings=lambda wildcards: VARIANTS[wildcards.variant].windows.as_json(),
         code=code_digest("commbert.stages.windows"),
     shell:
         "commbert windows --settings {params.settings:q} --files {input.files} --shards {input.shards} "
@@ -253,33 +258,51 @@ rule windows:
 
 rule list_windows:
     input:
-        train=expand(rules.windows.output.train, shard=SHARDS),
-        validation=expand(rules.windows.output.validation, shard=SHARDS),
-        test=expand(rules.windows.output.test, shard=SHARDS),
-        hashes=expand(rules.windows.output.hashes, shard=SHARDS),
-        summaries=expand(rules.windows.output.summary, shard=SHARDS),
+        train=expand(rules.windows.output.train, shard=SHARDS, allow_missing=True),
+        validation=expand(
+            rules.windows.output.validation, shard=SHARDS, allow_missing=True
+        ),
+        test=expand(rules.windows.output.test, shard=SHARDS, allow_missing=True),
+        hashes=expand(rules.windows.output.hashes, shard=SHARDS, allow_missing=True),
+        summaries=expand(rules.windows.output.summary, shard=SHARDS, allow_missing=True),
     output:
-        train="results/windows/train.json",
-        validation="results/windows/validation.json",
-        test="results/windows/test.json",
-        summary="results/windows/summary.json",
+        train="results{variant}/windows/train.json",
+        validation="results{variant}/windows/validation.json",
+        test="results{variant}/windows/test.json",
+        summary="results{variant}/windows/summary.json",
     log:
-        text="results/logs/list-windows.log",
-        usage="results/logs/list-windows.usage.json",
+        text="results{variant}/logs/list-windows.log",
+        usage="results{variant}/logs/list-windows.usage.json",
     benchmark:
-        "results/benchmarks/list-windows.tsv"
+        "results{variant}/benchmarks/list-windows.tsv"
     conda:
         "../envs/commbert.yaml"
     params:
         parts=[
-            *expand("--train=results/windows/train/{shard}.parquet", shard=SHARDS),
             *expand(
-                "--validation=results/windows/validation/{shard}.parquet", shard=SHARDS
+                "--train=results{variant}/windows/train/{shard}.parquet",
+                shard=SHARDS,
+                allow_missing=True,
             ),
-            *expand("--test=results/windows/test/{shard}.parquet", shard=SHARDS),
-            *expand("--hashes=results/windows/hashes/{shard}.parquet", shard=SHARDS),
             *expand(
-                "--shard-summary=results/windows/counts/{shard}.json", shard=SHARDS
+                "--validation=results{variant}/windows/validation/{shard}.parquet",
+                shard=SHARDS,
+                allow_missing=True,
+            ),
+            *expand(
+                "--test=results{variant}/windows/test/{shard}.parquet",
+                shard=SHARDS,
+                allow_missing=True,
+            ),
+            *expand(
+                "--hashes=results{variant}/windows/hashes/{shard}.parquet",
+                shard=SHARDS,
+                allow_missing=True,
+            ),
+            *expand(
+                "--shard-summary=results{variant}/windows/counts/{shard}.json",
+                shard=SHARDS,
+                allow_missing=True,
             ),
         ],
         code=code_digest("commbert.stages.windows"),
@@ -296,16 +319,16 @@ rule draw:
         lexed=rules.lex.output.folder,
         words=rules.words.output.words,
     output:
-        folder=directory("results/draws/{shard}"),
+        folder=directory("results{variant}/draws/{shard}"),
     log:
-        text="results/logs/draw.{shard}.log",
-        usage="results/logs/draw.{shard}.usage.json",
+        text="results{variant}/logs/draw.{shard}.log",
+        usage="results{variant}/logs/draw.{shard}.usage.json",
     benchmark:
-        "results/benchmarks/draw.{shard}.tsv"
+        "results{variant}/benchmarks/draw.{shard}.tsv"
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=lambda wildcards: CONFIG.pairs.as_json(),
+        settings=lambda wildcards: VARIANTS[wildcards.variant].pairs.as_json(),
         code=code_digest("commbert.stages.draw"),
     shell:
         "commbert draw --settings {params.settings:q} --files {input.files} --shards {input.shards} "
@@ -316,25 +339,27 @@ rule draw:
 rule pairs:
     input:
         files=rules.corpus.output.files,
-        drawn=expand("results/draws/{shard}", shard=SHARDS),
+        drawn=expand("results{variant}/draws/{shard}", shard=SHARDS, allow_missing=True),
         words=rules.tokenizer.output.words,
     output:
-        train="results/pairs/train.parquet",
-        validation="results/pairs/validation.parquet",
-        test="results/pairs/test.parquet",
-        known="results/pairs/known.parquet",
-        heldout_lines="results/pairs/heldout_lines.parquet",
-        summary="results/pairs/summary.json",
+        train="results{variant}/pairs/train.parquet",
+        validation="results{variant}/pairs/validation.parquet",
+        test="results{variant}/pairs/test.parquet",
+        known="results{variant}/pairs/known.parquet",
+        heldout_lines="results{variant}/pairs/heldout_lines.parquet",
+        summary="results{variant}/pairs/summary.json",
     log:
-        text="results/logs/pairs.log",
-        usage="results/logs/pairs.usage.json",
+        text="results{variant}/logs/pairs.log",
+        usage="results{variant}/logs/pairs.usage.json",
     benchmark:
-        "results/benchmarks/pairs.tsv"
+        "results{variant}/benchmarks/pairs.tsv"
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=lambda wildcards: CONFIG.pairs.as_json(),
-        drawn=expand("--drawn=results/draws/{shard}", shard=SHARDS),
+        settings=lambda wildcards: VARIANTS[wildcards.variant].pairs.as_json(),
+        drawn=expand(
+            "--drawn=results{variant}/draws/{shard}", shard=SHARDS, allow_missing=True
+        ),
         code=code_digest("commbert.stages.pairs"),
     shell:
         "commbert pairs --settings {params.settings:q} --files {input.files} {params.drawn:q} "

@@ -5,9 +5,15 @@ rule report_run:
     input:
         ingest=rules.corpus.output.summary,
         words=rules.words.output.summary,
-        receipts=rules.tokenizer.output.receipts,
-        windows=rules.list_windows.output.summary,
-        pairs=rules.pairs.output.summary,
+        receipts=lambda wildcards: expand(
+            rules.tokenizer.output.receipts, variant=CONFIG.variant_of(wildcards.run)
+        ),
+        windows=lambda wildcards: expand(
+            rules.list_windows.output.summary, variant=CONFIG.variant_of(wildcards.run)
+        ),
+        pairs=lambda wildcards: expand(
+            rules.pairs.output.summary, variant=CONFIG.variant_of(wildcards.run)
+        ),
         training=rules.train_run.output.summary,
         metrics=rules.train_run.output.metrics,
         model=rules.train_run.output.final,

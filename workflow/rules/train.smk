@@ -1,11 +1,14 @@
 # One start model, one training and one evaluation per run; the data stages are shared. Checkpoints are no outputs:
 # Snakemake deletes the outputs of a job that failed or runs again, and a checkpoint must outlive both.
+from commbert.settings.runs import name_and_seed
 
 
 rule model:
     input:
         base=rules.base.output.folder,
-        tokenizer=rules.tokenizer.output.folder,
+        tokenizer=lambda wildcards: expand(
+            rules.tokenizer.output.folder, variant=CONFIG.variant_of(wildcards.run)
+        ),
     output:
         folder=directory("results/runs/{run}/start"),
     log:
@@ -25,13 +28,29 @@ rule model:
 
 rule train_run:
     input:
-        start=rules.model.output.folder,
-        windows=rules.list_windows.output.train,
-        validation_windows=rules.list_windows.output.validation,
-        pairs=rules.pairs.output.train,
-        validation_pairs=rules.pairs.output.validation,
-        known=rules.pairs.output.known,
-        words=rules.tokenizer.output.words,
+        # A run with another seed starts where the run itself does.
+        start=lambda wildcards: expand(
+            rules.model.output.folder, run=name_and_seed(wildcards.run)[0]
+        ),
+        windows=lambda wildcards: expand(
+            rules.list_windows.output.train, variant=CONFIG.variant_of(wildcards.run)
+        ),
+        validation_windows=lambda wildcards: expand(
+            rules.list_windows.output.validation,
+            variant=CONFIG.variant_of(wildcards.run),
+        ),
+        pairs=lambda wildcards: expand(
+            rules.pairs.output.train, variant=CONFIG.variant_of(wildcards.run)
+        ),
+        validation_pairs=lambda wildcards: expand(
+            rules.pairs.output.validation, variant=CONFIG.variant_of(wildcards.run)
+        ),
+        known=lambda wildcards: expand(
+            rules.pairs.output.known, variant=CONFIG.variant_of(wildcards.run)
+        ),
+        words=lambda wildcards: expand(
+            rules.tokenizer.output.words, variant=CONFIG.variant_of(wildcards.run)
+        ),
         corpus=rules.corpus.output.summary,
     output:
         best=directory("results/runs/{run}/best"),
@@ -60,27 +79,29 @@ rule train_run:
 
 EVALUATE = (
     "commbert evaluate --settings {params.settings:q} --model {input.model} --pooling {params.pooling} "
-    "{params.head} --files {input.files} --line-words {input.line_words} --words {input.words} "
+    "{params.head} --split {params.split} --files {input.files} --line-words {input.line_words} --words {input.words} "
     "--known {input.known} --pairs {input.pairs} --windows {input.windows} --train-windows {input.train_windows} "
     "--windows-tokenizer {input.tokenizer} --out {output.evaluation} --scores-out {output.scores} "
     "--threads {threads} --log {log.text} --usage {log.usage}"
 )
-TEST_TABLES = dict(
+# Words, pairs and lines are the shared ones, so that all runs answer the same questions; windows are cut by the run's own
+# tokenizer.
+WORD_TABLES = dict(
     files=rules.corpus.output.files,
-    line_words=rules.pairs.output.heldout_lines,
-    words=rules.tokenizer.output.words,
-    known=rules.pairs.output.known,
-    pairs=rules.pairs.output.test,
-    windows=rules.list_windows.output.test,
-    train_windows=rules.list_windows.output.train,
-    tokenizer=rules.tokenizer.output.folder,
+    line_words=expand(rules.pairs.output.heldout_lines, **SHARED),
+    words=expand(rules.tokenizer.output.words, **SHARED),
+    known=expand(rules.pairs.output.known, **SHARED),
 )
 
 
 rule evaluate_base:
     input:
-        **TEST_TABLES,
+        **WORD_TABLES,
         model=rules.base.output.folder,
+        pairs=expand(rules.pairs.output.test, **SHARED),
+        windows=expand(rules.list_windows.output.test, **SHARED),
+        train_windows=expand(rules.list_windows.output.train, **SHARED),
+        tokenizer=expand(rules.tokenizer.output.folder, **SHARED),
     output:
         evaluation="results/baselines/base/evaluation.json",
         scores="results/baselines/base/scores.parquet",
@@ -96,6 +117,7 @@ rule evaluate_base:
         settings=lambda wildcards: CONFIG.evaluation.as_json(),
         pooling=CONFIG.model.pooling,
         head="",
+        split="test",
         code=code_digest("commbert.stages.evaluate"),
     shell:
         EVALUATE
@@ -103,8 +125,18 @@ rule evaluate_base:
 
 rule evaluate_run:
     input:
-        **TEST_TABLES,
+        **WORD_TABLES,
         model=rules.train_run.output.final,
+        pairs=expand(rules.pairs.output.test, **SHARED),
+        windows=lambda wildcards: expand(
+            rules.list_windows.output.test, variant=CONFIG.variant_of(wildcards.run)
+        ),
+        train_windows=lambda wildcards: expand(
+            rules.list_windows.output.train, variant=CONFIG.variant_of(wildcards.run)
+        ),
+        tokenizer=lambda wildcards: expand(
+            rules.tokenizer.output.folder, variant=CONFIG.variant_of(wildcards.run)
+        ),
     output:
         evaluation="results/runs/{run}/evaluation.json",
         scores="results/runs/{run}/scores.parquet",
@@ -124,6 +156,47 @@ rule evaluate_run:
             if CONFIG.training_of(wildcards.run).objectives.mlm > 0
             else ""
         ),
+        split="test",
+        code=code_digest("commbert.stages.evaluate"),
+    shell:
+        EVALUATE
+
+
+rule evaluate_run_on_validation:
+    input:
+        **WORD_TABLES,
+        model=rules.train_run.output.final,
+        pairs=expand(rules.pairs.output.validation, **SHARED),
+        windows=lambda wildcards: expand(
+            rules.list_windows.output.validation,
+            variant=CONFIG.variant_of(wildcards.run),
+        ),
+        train_windows=lambda wildcards: expand(
+            rules.list_windows.output.train, variant=CONFIG.variant_of(wildcards.run)
+        ),
+        tokenizer=lambda wildcards: expand(
+            rules.tokenizer.output.folder, variant=CONFIG.variant_of(wildcards.run)
+        ),
+    output:
+        evaluation="results/runs/{run}/validation.json",
+        scores="results/runs/{run}/validation_scores.parquet",
+    log:
+        text="results/logs/evaluate-validation.{run}.log",
+        usage="results/logs/evaluate-validation.{run}.usage.json",
+    benchmark:
+        "results/benchmarks/evaluate-validation.{run}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    threads: CONFIG.runtime.threads
+    params:
+        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        pooling=lambda wildcards: CONFIG.model_of(wildcards.run).pooling,
+        head=lambda wildcards: (
+            "--trained-head"
+            if CONFIG.training_of(wildcards.run).objectives.mlm > 0
+            else ""
+        ),
+        split="validation",
         code=code_digest("commbert.stages.evaluate"),
     shell:
         EVALUATE

@@ -14,7 +14,9 @@ from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.model import ModelSettings
 from commbert.settings.pairs import PairsSettings
 from commbert.settings.report import ReportSettings
+from commbert.settings.runs import CHANGEABLE, DataSettings, RunSettings, name_and_seed, overridden
 from commbert.settings.runtime import RuntimeSettings
+from commbert.settings.sweep import SweepSettings
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.settings.training import TrainingSettings
 from commbert.settings.windows import WindowsSettings
@@ -22,15 +24,6 @@ from commbert.settings.words import WordsSettings
 
 S = TypeVar("S", bound=Section)
 M = TypeVar("M", bound=BaseModel)
-
-
-class RunSettings(Section):
-    """What one run changes; keys as in ``model`` and ``training``."""
-
-    model: dict[str, Any] = Field(default_factory=dict)
-    """Settings of ``model`` that differ in this run (not ``base``: one base for all runs)."""
-    training: dict[str, Any] = Field(default_factory=dict)
-    """Settings of ``training`` that differ in this run."""
 
 
 class Config(Section):
@@ -54,6 +47,8 @@ class Config(Section):
     """What is measured."""
     report: ReportSettings = ReportSettings()
     """What is printed."""
+    sweep: SweepSettings = SweepSettings()
+    """What the table of ablations compares."""
     runtime: RuntimeSettings = RuntimeSettings()
     """Where and how stages run; changes no result."""
     runs: dict[Name, RunSettings] = Field(default_factory=lambda: {"final": RunSettings()})
@@ -61,18 +56,55 @@ class Config(Section):
 
     def model_of(self, run: str) -> ModelSettings:
         """Return the ``model`` section with the run's changes."""
-        return _overridden(self.model, self.runs[run].model)
+        name, _ = name_and_seed(run)
+        return overridden(self.model, self.runs[name].model)
 
     def training_of(self, run: str) -> TrainingSettings:
-        """Return the ``training`` section with the run's changes."""
-        return _overridden(self.training, self.runs[run].training)
+        """Return the ``training`` section with the run's changes, and with the seed that its name states."""
+        name, seed = name_and_seed(run)
+        changes = self.runs[name].training | ({} if seed is None else {"seed": seed})
+        return overridden(self.training, changes)
+
+    def data_of(self, run: str) -> DataSettings:
+        """Return the sections that decide what the run reads, with its changes."""
+        own = self.runs[name_and_seed(run)[0]]
+        return DataSettings(
+            overridden(self.tokenizer, own.tokenizer),
+            overridden(self.windows, own.windows),
+            overridden(self.pairs, own.pairs),
+        )
+
+    def variant_of(self, run: str) -> str:
+        """Return what stands between ``results`` and the run's data tables in their paths; nothing for the shared."""
+        return self.data_of(run).folder_beside(DataSettings(self.tokenizer, self.windows, self.pairs))
+
+    @property
+    def variants(self) -> dict[str, DataSettings]:
+        """Return the settings of all data tables by what stands in their paths; the shared ones first."""
+        shared = DataSettings(self.tokenizer, self.windows, self.pairs)
+        return {"": shared} | {self.variant_of(run): self.data_of(run) for run in self.runs}
 
     def settings_of(self, run: str) -> str:
         """Return all settings of a run that decide its result, as JSON: what its report prints."""
-        whole = self.model_dump(mode="json", exclude={"runtime", "runs"})
-        whole |= {"model": self.model_of(run).model_dump(mode="json")}
-        whole |= {"training": self.training_of(run).model_dump(mode="json")}
+        whole = self.model_dump(mode="json", exclude={"runtime", "runs", "sweep"})
+        own = {**vars(self.data_of(run)), "model": self.model_of(run), "training": self.training_of(run)}
+        whole |= {name: section.model_dump(mode="json") for name, section in own.items()}
         return json.dumps(whole, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def main_runs(self) -> list[str]:
+        """Return the runs that ``train`` and ``all`` make: all but the ablations."""
+        return [name for name, run in self.runs.items() if not run.ablation]
+
+    @property
+    def swept_runs(self) -> dict[str, list[str]]:
+        """Return the rows of the sweep's table: names of runs, each with its runs of all seeds."""
+        rows = [self.sweep.reference, *(name for name, run in self.runs.items() if run.ablation)]
+        return {name: [self.with_seed(name, seed) for seed in self.sweep.seeds] for name in dict.fromkeys(rows)}
+
+    def with_seed(self, run: str, seed: int) -> str:
+        """Return the name of the run with that seed of training."""
+        return run if self.training_of(run).seed == seed else f"{run}@{seed}"
 
     def evaluations_beside(self, run: str) -> dict[str, str]:
         """Return the evaluation of each column beside a run in its report."""
@@ -83,12 +115,7 @@ class Config(Section):
     @property
     def reported_runs(self) -> list[str]:
         """Return the runs that get a report: all but those that only serve as a column of another one."""
-        return [run for run in self.runs if run == "final" or run not in self.report.compare_with]
-
-
-def _overridden(section: S, changes: Mapping[str, Any]) -> S:
-    raw = merged(section.model_dump(mode="json"), dict(changes))
-    return type(section).model_validate_json(json.dumps(raw))
+        return [run for run in self.main_runs if run == "final" or run not in self.report.compare_with]
 
 
 def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
@@ -102,8 +129,8 @@ def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
     config = _checked(Config, _without_removed(raw), where, "")
     lines: list[str] = []
     for name, run in config.runs.items():
-        for key, section in (("model", config.model), ("training", config.training)):
-            changes = getattr(run, key)
+        for key in CHANGEABLE:
+            section, changes = getattr(config, key), getattr(run, key)
             if "base" in changes and key == "model":
                 lines.append(f"{where} runs.{name}.model.base: one base serves all runs. Set model.base.")
                 continue
@@ -115,8 +142,15 @@ def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
                 f"{where} report.compare_with: expected base or a name of runs ({', '.join(config.runs)}), "
                 f"found {name!r}. Remove it or add the run."
             )
-    if not config.runs:
-        lines.append(f"{where} runs: expected at least one run, found none. Write final: {{}} (null takes a run away).")
+    if config.sweep.reference not in config.runs:
+        lines.append(
+            f"{where} sweep.reference: expected a name of runs ({', '.join(config.runs)}), found "
+            f"{config.sweep.reference!r}. Name one."
+        )
+    if not config.main_runs:
+        lines.append(
+            f"{where} runs: expected at least one run that is no ablation, found none. Write final: {{}} (null takes a run away)."
+        )
     if "base" in config.runs:
         lines.append(f"{where} runs.base: the name base means the untouched base model. Choose another name.")
     if lines:
@@ -250,7 +284,8 @@ def _is_number(text: str) -> bool:
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of ``config.yaml`` (kept in ``workflow/schemas``, used by editors)."""
     schema = Config.model_json_schema()
-    for key, section in (("model", "ModelSettings"), ("training", "TrainingSettings")):
+    for key in CHANGEABLE:
+        section = f"{key.capitalize()}Settings"
         run = schema["$defs"]["RunSettings"]["properties"][key]
         partial = {k: v for k, v in schema["$defs"][section].items() if k not in ("required", "description")}
         schema["$defs"]["RunSettings"]["properties"][key] = {**partial, "description": run["description"]}
