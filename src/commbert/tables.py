@@ -21,7 +21,7 @@ from commbert.errors import DataError
 from commbert.provenance import digest
 
 SPLITS = ("train", "validation", "test")
-PAIR_KINDS = ("same_line", "english", "random_code", "frequency_matched")
+PAIR_KINDS = ("same_line", "english", "random_code", "frequency_matched", "lexical")
 """The first is positive, the others are negative."""
 
 _PREFIX = b"commbert."

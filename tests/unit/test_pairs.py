@@ -493,3 +493,27 @@ def test_matched_negatives_of_very_few_pairs_are_found_or_left_out(n):
     frequency = np.ones(20, np.uint64)
     negative = draw_matched(a, b, frequency, KnownPairs(np.sort(pair_keys(a, b))), np.random.default_rng(0))
     assert (negative != NO_WORD).tolist() == [n > 1] * n
+
+
+def test_weighted_negatives_are_drawn_in_proportion_to_their_weight():
+    n = 14_000
+    anchor, positive = np.full(n, 9, np.uint32), np.full(n, 8, np.uint32)
+    pool, weight = np.array([3, 5, 8, 1], np.uint32), np.array([1.0, 2.0, 7.0, 4.0])
+    found = draw_from(pool, anchor, positive, KnownPairs(NONE_KNOWN), draws_of(n), kind="x", weight=weight)
+    counts = Counter(found.tolist())
+    # Without 8, the positive: 1, 2 and 4 of 7. Chi-square with 2 degrees of freedom, p = 0.001.
+    assert sorted(counts) == [1, 3, 5]
+    assert sum((counts[w] - n * k / 7) ** 2 / (n * k / 7) for w, k in ((3, 1), (5, 2), (1, 4))) < 14
+
+
+def test_weighted_negatives_do_not_depend_on_what_is_drawn_beside_them_and_never_share_a_line():
+    anchor, positive, known, draws, rows = drawn_anchors()
+    pool, weight = np.arange(30, 80, dtype=np.uint32), np.arange(1, 51) ** 0.75
+    whole = draw_from(pool, anchor, positive, KnownPairs(known), draws, kind="x", weight=weight)
+    for a, p, n in zip(anchor.tolist(), positive.tolist(), whole.tolist(), strict=True):
+        assert n not in (a, p)
+        assert not any({a, n} <= row for row in rows)
+    for some in np.array_split(np.random.default_rng(0).permutation(len(anchor)), 9):
+        part = Draws(draws.number[some], draws.seed)
+        found = draw_from(pool, anchor[some], positive[some], KnownPairs(known), part, kind="x", weight=weight)
+        assert found.tolist() == whole[some].tolist()
