@@ -1,15 +1,18 @@
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from sklearn.metrics import roc_auc_score
 
 from commbert.known import KnownPairs, contains, pair_keys
 from commbert.pairs import keys as keys_module
 from commbert.pairs import positives
+from commbert.pairs.exchange import by_frequency, by_sub_word, within
 from commbert.pairs.keys import KeySet, merged
-from commbert.pairs.negatives import NO_WORD, Draws, draw_from, draw_matched
+from commbert.pairs.lexical import sub_word_matrix
+from commbert.pairs.negatives import NO_WORD, Draws, draw_from
 from commbert.pairs.positives import (
     NO_PAIRS,
     DrawnPairs,
@@ -448,12 +451,12 @@ def zipf_pairs(n_pairs=4000, n_words=1500):
 
 def test_matched_negatives_keep_the_marginal_of_the_frequency():
     a, b, frequency, known = zipf_pairs()
-    negative = draw_matched(a, b, frequency, KnownPairs(known), np.random.default_rng(9))
+    negative = by_frequency(a, b, frequency, KnownPairs(known), np.random.default_rng(9))
     found = negative != NO_WORD
     assert found.mean() > 0.5
     scores = np.concatenate([frequency[b[found]], frequency[negative[found]]])
     labels = np.repeat([1, 0], int(found.sum()))
-    assert roc_auc_score(labels, scores) == pytest.approx(0.5, abs=0.05)
+    assert roc_auc_score(labels, scores) == pytest.approx(0.5, abs=1e-12)
 
 
 def test_random_negatives_do_not_keep_the_marginal_of_the_frequency():
@@ -465,21 +468,21 @@ def test_random_negatives_do_not_keep_the_marginal_of_the_frequency():
     assert roc_auc_score(np.repeat([1, 0], int(found.sum())), scores) > 0.7
 
 
-def test_matched_negatives_hold_about_the_words_of_the_positives():
+def test_matched_negatives_hold_the_words_of_the_positives_equally_often():
     a, b, frequency, known = zipf_pairs()
-    negative = draw_matched(a, b, frequency, KnownPairs(known), np.random.default_rng(9))
+    negative = by_frequency(a, b, frequency, KnownPairs(known), np.random.default_rng(9))
     found = negative != NO_WORD
     ours, theirs = Counter(negative[found].tolist()), Counter(b[found].tolist())
     overlap = sum((ours & theirs).values()) / int(found.sum())
     control = draw_from(np.arange(1500, dtype=np.uint32), a, b, KnownPairs(known), draws_of(len(a)), kind="x")
     by_chance = sum((Counter(control[found].tolist()) & theirs).values()) / int(found.sum())
-    assert overlap > 0.6
+    assert overlap == 1.0
     assert overlap > 2 * by_chance
 
 
 def test_matched_negatives_are_words_of_the_positives_and_share_no_line():
     a, b, frequency, known = zipf_pairs()
-    negative = draw_matched(a, b, frequency, KnownPairs(known), np.random.default_rng(9))
+    negative = by_frequency(a, b, frequency, KnownPairs(known), np.random.default_rng(9))
     found = negative != NO_WORD
     assert set(negative[found].tolist()) <= set(b.tolist())
     assert not contains(known, pair_keys(a[found], negative[found])).any()
@@ -487,11 +490,99 @@ def test_matched_negatives_are_words_of_the_positives_and_share_no_line():
     assert not (negative[found] == b[found]).any()
 
 
+def test_matched_negatives_are_near_in_frequency():
+    a, b, frequency, known = zipf_pairs()
+    negative = by_frequency(a, b, frequency, KnownPairs(known), np.random.default_rng(9))
+    found = negative != NO_WORD
+    far = np.abs(np.log(frequency[b[found]] / frequency[negative[found]]))
+    assert np.median(far) < 0.35
+
+
+def test_most_pairs_find_a_matched_negative_where_words_are_many():
+    rng = np.random.default_rng(1)
+    a, b = rng.integers(0, 3000, 4000).astype(np.uint32), rng.integers(3000, 6000, 4000).astype(np.uint32)
+    frequency = rng.integers(1, 1000, 6000).astype(np.uint64)
+    negative = by_frequency(a, b, frequency, KnownPairs(np.unique(pair_keys(a, b))), rng)
+    assert (negative != NO_WORD).mean() > 0.99
+
+
+NAMES = ["harq_id", "harq_round", "pdcch_dci", "dci_size", "id", "round_up", "pdcch", "size_t", "zz", "dci"]
+
+
+def named_pairs(*pairs):
+    word_id = {name: i for i, name in enumerate(NAMES)}
+    return tuple(np.array([word_id[pair[side]] for pair in pairs], np.uint32) for side in (0, 1))
+
+
+def test_sub_word_negatives_by_hand():
+    # harq_id may take harq_round of the second pair, pdcch_dci its dci_size of the first; the third shares nothing.
+    a, b = named_pairs(("harq_id", "dci_size"), ("pdcch_dci", "harq_round"), ("zz", "id"))
+    known = KnownPairs(np.sort(pair_keys(a, b)))
+    found = by_sub_word(a, b, sub_word_matrix(NAMES), known, np.random.default_rng(0))
+    assert [NAMES[i] if i != NO_WORD else None for i in found] == ["harq_round", "dci_size", None]
+
+
+def test_sub_word_negatives_never_share_a_line():
+    a, b = named_pairs(("harq_id", "dci_size"), ("pdcch_dci", "harq_round"))
+    also = pair_keys(*named_pairs(("harq_id", "harq_round")))
+    known = KnownPairs(np.sort(np.concatenate([pair_keys(a, b), also])))
+    found = by_sub_word(a, b, sub_word_matrix(NAMES), known, np.random.default_rng(0))
+    assert (found == NO_WORD).all()
+
+
+def test_an_exchange_covers_as_many_pairs_as_an_exhaustive_search_finds():
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        n = 6
+        parts = csr_array((rng.random((2 * n, 4)) < 0.3).astype(np.int32))
+        a, b = np.arange(n, dtype=np.uint32), np.arange(n, 2 * n, dtype=np.uint32)
+        extra = pair_keys(rng.integers(0, n, 4), rng.integers(n, 2 * n, 4))
+        known = KnownPairs(np.unique(np.concatenate([pair_keys(a, b), extra])))
+        found = by_sub_word(a, b, parts, known, rng)
+        moved = found != NO_WORD
+        shares = (parts @ parts.T).toarray() > 0
+        fits = [[shares[i, n + j] and int(pair_keys(i, n + j)) not in known for j in range(n)] for i in range(n)]
+        best = max(
+            sum(i != j for i, j in enumerate(p))
+            for p in permutations(range(n))
+            if all(i == j or fits[i][j] for i, j in enumerate(p))
+        )
+        assert moved.sum() == best
+        assert sorted(found[moved]) == sorted(b[moved])
+        assert all(fits[i][found[i] - n] for i in np.flatnonzero(moved))
+
+
+def test_groups_exchange_among_themselves_only():
+    a, b, frequency, known = zipf_pairs()
+    groups = np.arange(len(a)) % 3 == 0
+    found = within(
+        groups,
+        lambda rows: by_frequency(a[rows], b[rows], frequency, KnownPairs(known), np.random.default_rng(1)),
+    )
+    for group in (True, False):
+        moved = (found != NO_WORD) & (groups == group)
+        assert moved.sum() > 100
+        assert sorted(found[moved]) == sorted(b[moved])
+
+
+def test_sub_word_negatives_are_the_same_for_the_same_seed_and_drawn_evenly_otherwise():
+    rng = np.random.default_rng(5)
+    parts = csr_array((rng.random((3000, 40)) < 0.05).astype(np.int32))
+    a, b = rng.integers(0, 3000, 1000).astype(np.uint32), rng.integers(0, 3000, 1000).astype(np.uint32)
+    known = KnownPairs(np.unique(pair_keys(a, b)))
+    one, again, other = (by_sub_word(a, b, parts, known, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert (one == again).all()
+    assert (one != NO_WORD).mean() > 0.7
+    assert (one != other).mean() > 0.5
+    # No early row, and no early column, is preferred.
+    assert abs(np.flatnonzero(one != NO_WORD).mean() - 500) < 60
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_matched_negatives_of_very_few_pairs_are_found_or_left_out(n):
     a, b = np.arange(n, dtype=np.uint32), np.arange(10, 10 + n, dtype=np.uint32)
     frequency = np.ones(20, np.uint64)
-    negative = draw_matched(a, b, frequency, KnownPairs(np.sort(pair_keys(a, b))), np.random.default_rng(0))
+    negative = by_frequency(a, b, frequency, KnownPairs(np.sort(pair_keys(a, b))), np.random.default_rng(0))
     assert (negative != NO_WORD).tolist() == [n > 1] * n
 
 

@@ -509,7 +509,7 @@ def test_an_english_negative_of_training_is_english_and_shares_no_training_line(
 def test_a_held_out_negative_shares_no_line_anywhere(chain, split_of, words_of_line, word, split):
     together = pairs_of_lines(words_of_line, split_of, SPLITS)
     negatives = [row for row in chain.rows(f"pairs/{split}") if not row["label"]]
-    assert {row["kind"] for row in negatives} == {"english", "random_code", "frequency_matched"}
+    assert {row["kind"] for row in negatives} == {"english", "random_code", "frequency_matched", "lexical"}
     assert not together & {named(r, word) for r in negatives}
 
 

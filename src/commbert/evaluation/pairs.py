@@ -14,7 +14,7 @@ from commbert.nn.measures import cosines
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
-RUNGS = ("english", "random_code", "frequency_matched")
+RUNGS = tables.PAIR_KINDS[1:]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ its frequency, its form or its vector, is right half of the time. An exchange is
 of cycles in which every anchor gets a word that it never shares a line with; pairs that fit into no cycle stay out.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
@@ -23,6 +26,20 @@ _EDGES = 64
 _ROWS_AT_ONCE = 512
 _STAYS = 1.0e4
 _FORBIDDEN = 1.0e8
+
+
+def within(groups: NDArray[Any], exchange: Callable[[Ints], Ids]) -> Ids:
+    """Exchange among the pairs of each group only, so that a figure of one group is balanced too.
+
+    Args:
+        groups: [n] the group of each pair.
+        exchange: Takes the rows of a group, returns a word for each.
+    """
+    out = np.full(len(groups), NO_WORD, np.uint32)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        out[rows] = exchange(rows)
+    return out
 
 
 def by_frequency(

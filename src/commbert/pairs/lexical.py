@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array
 
 from commbert import counters
 from commbert.arrays import distinct
@@ -29,7 +30,7 @@ class SubWords:
             words: [n_words] word i has id i.
             pool: Ids of the words that may be drawn, each once; any word may be an anchor.
         """
-        word, part, n_parts = _words_and_parts(pl.Series("word", words, dtype=pl.String))
+        word, part, n_parts = words_and_parts(pl.Series("word", words, dtype=pl.String))
         in_pool = np.zeros(len(words), np.bool_)
         in_pool[pool] = True
         drawable = in_pool[word]
@@ -82,7 +83,13 @@ class SubWords:
         return out
 
 
-def _words_and_parts(words: pl.Series) -> tuple[Ints, Ints, int]:
+def sub_word_matrix(words: pl.Series | Sequence[str]) -> csr_array:
+    """Return [n_words, n_sub_words] 1 where a word holds a sub-word."""
+    word, part, n_parts = words_and_parts(pl.Series("word", words, dtype=pl.String))
+    return coo_array((np.ones(len(word), np.int32), (word, part)), shape=(len(words), n_parts)).tocsr()
+
+
+def words_and_parts(words: pl.Series) -> tuple[Ints, Ints, int]:
     """Return all (word id, number of a sub-word of it), sorted, each once; and how many sub-words there are."""
     found = words.str.to_lowercase().str.extract_all(_SUB_WORD)
     word = np.repeat(np.arange(len(words), dtype=np.uint64), found.list.len().to_numpy())

@@ -60,43 +60,6 @@ def draw_from(
     return first_valid(draw if len(pool) else _nothing, anchor, positive, known)
 
 
-def draw_matched(
-    anchor: Ids,
-    positive: Ids,
-    frequency: NDArray[np.uint64],
-    known: KnownPairs,
-    rng: np.random.Generator,
-    *,
-    reach: int = 12,
-) -> Ids:
-    """Draw for each anchor a word of another pair's positives, about as frequent as its own.
-
-    The negatives are taken from the positives themselves, near in the order of their frequency, so both sides of the
-    task hold the same words equally often and whoever looks at the second word only can do no better than chance.
-
-    Args:
-        anchor: [n] first words.
-        positive: [n] second words.
-        frequency: [n_words] training lines of each word.
-        known: Pairs that share a line anywhere.
-        rng: Source of the draws.
-        reach: How far, in ranks, the first draws look; doubles with every 16 draws in vain.
-    """
-    order = np.lexsort((rng.random(len(positive)), frequency[positive]))
-    ranked = positive[order]
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(len(order))
-
-    def near(todo: NDArray[np.int64], attempt: int) -> Ids:
-        far = reach << (attempt // 16)
-        step = rng.integers(1, far + 1, len(todo)) * rng.choice([-1, 1], len(todo))
-        at = rank[todo] + step
-        last = len(ranked) - 1
-        return np.asarray(ranked[np.where(at < 0, -at, np.where(at > last, 2 * last - at, at)).clip(0, last)])
-
-    return first_valid(near, anchor, positive, known)
-
-
 def _nothing(todo: NDArray[np.int64], _: int) -> Ids:
     return np.full(len(todo), NO_WORD, np.uint32)
 

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -99,7 +99,7 @@ class Config(Section):
     @property
     def swept_runs(self) -> dict[str, list[str]]:
         """Return the rows of the sweep's table: names of runs, each with its runs of all seeds."""
-        rows = [self.sweep.reference, *(name for name, run in self.runs.items() if run.ablation)]
+        rows = [self.sweep.reference or self.main_runs[0], *(name for name, run in self.runs.items() if run.ablation)]
         return {name: [self.with_seed(name, seed) for seed in self.sweep.seeds] for name in dict.fromkeys(rows)}
 
     def with_seed(self, run: str, seed: int) -> str:
@@ -127,35 +127,40 @@ def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
     if "__use_yte__" in raw:
         raise SettingsError(f"{where}: __use_yte__ is refused: it would run code from the file. Remove that line.")
     config = _checked(Config, _without_removed(raw), where, "")
-    lines: list[str] = []
+    lines = [*_problems_of_runs(config, where), *_problems_of_names(config, where)]
+    if lines:
+        raise SettingsError("\n".join(lines))
+    return config
+
+
+def _problems_of_runs(config: Config, where: str) -> Iterator[str]:
     for name, run in config.runs.items():
         for key in CHANGEABLE:
             section, changes = getattr(config, key), getattr(run, key)
             if "base" in changes and key == "model":
-                lines.append(f"{where} runs.{name}.model.base: one base serves all runs. Set model.base.")
+                yield f"{where} runs.{name}.model.base: one base serves all runs. Set model.base."
                 continue
             whole = merged(section.model_dump(mode="json"), changes)
-            lines += _problems(type(section), whole, where, f"runs.{name}.{key}")
+            yield from _problems(type(section), whole, where, f"runs.{name}.{key}")
+
+
+def _problems_of_names(config: Config, where: str) -> Iterator[str]:
+    names = ", ".join(config.runs)
     for name in config.report.compare_with:
         if name != "base" and name not in config.runs:
-            lines.append(
-                f"{where} report.compare_with: expected base or a name of runs ({', '.join(config.runs)}), "
+            yield (
+                f"{where} report.compare_with: expected base or a name of runs ({names}), "
                 f"found {name!r}. Remove it or add the run."
             )
-    if config.sweep.reference not in config.runs:
-        lines.append(
-            f"{where} sweep.reference: expected a name of runs ({', '.join(config.runs)}), found "
-            f"{config.sweep.reference!r}. Name one."
-        )
+    if config.sweep.reference is not None and config.sweep.reference not in config.runs:
+        yield f"{where} sweep.reference: expected a name of runs ({names}), found {config.sweep.reference!r}. Name one."
     if not config.main_runs:
-        lines.append(
-            f"{where} runs: expected at least one run that is no ablation, found none. Write final: {{}} (null takes a run away)."
+        yield (
+            f"{where} runs: expected at least one run that is no ablation, found none. "
+            "Write final: {} (null takes a run away)."
         )
     if "base" in config.runs:
-        lines.append(f"{where} runs.base: the name base means the untouched base model. Choose another name.")
-    if lines:
-        raise SettingsError("\n".join(lines))
-    return config
+        yield f"{where} runs.base: the name base means the untouched base model. Choose another name."
 
 
 def section_from_json(section: type[S], text: str, *, where: str) -> S:

@@ -10,8 +10,8 @@ from commbert.settings.base import Name, Section, Seed
 class SweepSettings(Section):
     """What ``snakemake sweep`` trains and measures, always on the validation split."""
 
-    reference: Name = "final"
-    """The run that all others are compared with."""
+    reference: Name | None = None
+    """The run that all others are compared with; null = the first one."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (17, 18, 19)
     """Seeds of training: every run of the table is trained with each."""
     averages: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

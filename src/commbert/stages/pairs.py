@@ -2,20 +2,26 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from commbert import tables
 from commbert.arrays import distinct as sorted_distinct
 from commbert.artifacts import read_json, write_json
 from commbert.errors import DataError
 from commbert.known import Keys, KnownPairs, contains, key_columns
+from commbert.pairs.exchange import by_frequency, by_sub_word, within
 from commbert.pairs.keys import KeySet, merged
-from commbert.pairs.negatives import NO_WORD, Draws, draw_from, draw_matched
+from commbert.pairs.lexical import sub_word_matrix
+from commbert.pairs.negatives import NO_WORD, Draws, draw_from
 from commbert.pairs.positives import DrawnPairs, Ids, distinct, joined, lowest
 from commbert.provenance import digest, digest_of_files
 from commbert.settings.pairs import PairsSettings
@@ -69,11 +75,11 @@ def run(
     for number, split in enumerate(tables.SPLITS[1:], start=1):
         drawn = lowest(distinct(joined(list(_drawn(folders, number)))), settings.heldout_positives).by_line()
         rng = np.random.default_rng([settings.seed, 2, number])
-        negatives = _heldout_negatives(settings, drawn, vocabulary, anywhere, rng)
+        seen = contains(known, drawn.keys)
+        negatives = _heldout_negatives(settings, drawn, seen, vocabulary, anywhere, rng)
         with tables.writing(out.splits[split], tables.PAIRS, provenance=provenance) as writer:
             writer.add(_columns(drawn, negatives))
         facts[split] = {**_counted(drawn, negatives), "distinct_same_line": len(drawn)}
-        seen = contains(known, drawn.keys)
         leakage[split] = {"pairs_seen_in_training_pct": 100.0 * float(seen.mean()) if len(drawn) else 0.0}
     _gather_lines([f / HELDOUT_LINES for f in folders], out.heldout_lines, provenance)
     summary = {
@@ -95,6 +101,12 @@ class _Vocabulary:
         self.n_lines = table["n_lines"].to_numpy()
         self.english: Ids = np.flatnonzero(table["in_english"].to_numpy() & usable).astype(np.uint32)
         self.code: Ids = np.flatnonzero(usable & (self.n_lines > 0)).astype(np.uint32)
+        self._words = table["word"]
+
+    @cached_property
+    def sub_words(self) -> csr_array:
+        """[n_words, n_sub_words] which word holds which sub-word."""
+        return sub_word_matrix(pl.Series(self._words))
 
 
 def _key_pieces(paths: Sequence[Path]) -> Iterator[Keys]:
@@ -174,8 +186,14 @@ def _training_negatives(
 
 
 def _heldout_negatives(
-    settings: PairsSettings, drawn: DrawnPairs, vocabulary: _Vocabulary, anywhere: KnownPairs, rng: np.random.Generator
+    settings: PairsSettings,
+    drawn: DrawnPairs,
+    seen: NDArray[np.bool_],
+    vocabulary: _Vocabulary,
+    anywhere: KnownPairs,
+    rng: np.random.Generator,
 ) -> list[tuple[str, Ids]]:
+    """Return one negative of each kind; the hard kinds are exchanged among seen and among novel pairs."""
     if not len(drawn):
         return []
     a, b = drawn.anchors_and_positives()
@@ -183,7 +201,11 @@ def _heldout_negatives(
     return [
         ("english", draw_from(vocabulary.english, a, b, anywhere, draws, kind="english")),
         ("random_code", draw_from(vocabulary.code, a, b, anywhere, draws, kind="random code")),
-        ("frequency_matched", draw_matched(a, b, vocabulary.n_lines, anywhere, rng)),
+        (
+            "frequency_matched",
+            within(seen, lambda rows: by_frequency(a[rows], b[rows], vocabulary.n_lines, anywhere, rng)),
+        ),
+        ("lexical", within(seen, lambda rows: by_sub_word(a[rows], b[rows], vocabulary.sub_words, anywhere, rng))),
     ]
 
 
