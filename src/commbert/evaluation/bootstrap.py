@@ -1,9 +1,11 @@
 """Bootstrap intervals by cluster; equal clusters and seed give equal resamples, so differences can be paired."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -62,14 +64,43 @@ def auc_resamples(positive: Floats, negative: Floats, clusters: Ints, *, n_resam
         n_resamples: How many.
         seed: Of the draws.
     """
-    index, drawn = resample_weights(clusters, n_resamples, seed)
-    scores, place = np.unique(np.concatenate([positive, negative]), return_inverse=True)
-    at_positive, at_negative = place[: len(positive)], place[len(positive) :]
     out = np.empty(n_resamples)
-    for i, weight_of_cluster in enumerate(drawn):
-        weight = weight_of_cluster[index].astype(np.float64)
-        w_pos = np.bincount(at_positive, weight, len(scores))
-        w_neg = np.bincount(at_negative, weight, len(scores))
+    for i, (w_pos, w_neg) in enumerate(_tallies(positive, negative, clusters, n_resamples, seed)):
         below = np.cumsum(w_neg) - w_neg / 2
         out[i] = (w_pos @ below) / max(w_pos.sum() * w_neg.sum(), 1e-12)
     return out
+
+
+def ap_resamples(positive: Floats, negative: Floats, clusters: Ints, *, n_resamples: int, seed: int) -> Floats:
+    """Return the average precision of each resample: the mean, over positives, of the precision at their score.
+
+    Equal scores are one threshold, as in scikit-learn. Arguments as of ``auc_resamples``; with one negative for each
+    positive, a rule that knows nothing has 0.5.
+    """
+    out = np.empty(n_resamples)
+    for i, (w_pos, w_neg) in enumerate(_tallies(positive, negative, clusters, n_resamples, seed)):
+        found = np.cumsum(w_pos[::-1])
+        precision = found / np.maximum(found + np.cumsum(w_neg[::-1]), 1e-12)
+        out[i] = (w_pos[::-1] @ precision) / max(found[-1], 1e-12)
+    return out
+
+
+def spearman_resamples(values: Floats, grades: Floats, *, n_resamples: int, seed: int) -> Floats:
+    """Return Spearman's correlation of two columns [n] in each resample of their rows."""
+    rows = np.random.default_rng([seed, 7]).integers(0, len(values), (n_resamples, len(values)))
+    ranks = [rankdata(column[rows], axis=1) for column in (values, grades)]
+    a, b = (r - r.mean(1, keepdims=True) for r in ranks)
+    with np.errstate(invalid="ignore"):
+        return np.asarray((a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1)))
+
+
+def _tallies(
+    positive: Floats, negative: Floats, clusters: Ints, n_resamples: int, seed: int
+) -> Iterator[tuple[Floats, Floats]]:
+    """Yield for each resample how many positives, and how many negatives, have each score, scores ascending."""
+    index, drawn = resample_weights(clusters, n_resamples, seed)
+    scores, place = np.unique(np.concatenate([positive, negative]), return_inverse=True)
+    at_positive, at_negative = place[: len(positive)], place[len(positive) :]
+    for weight_of_cluster in drawn:
+        weight = weight_of_cluster[index].astype(np.float64)
+        yield np.bincount(at_positive, weight, len(scores)), np.bincount(at_negative, weight, len(scores))

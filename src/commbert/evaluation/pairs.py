@@ -1,15 +1,14 @@
 """How well the cosine of two words tells pairs of one line from pairs of none, rung by rung."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from commbert import tables
 from commbert.known import contains, pair_keys
-from commbert.nn.measures import cosines
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -31,16 +30,16 @@ class HeldOutPairs:
 
 @dataclass(frozen=True)
 class RungScores:
-    """Scores of one rung, row by row: the positive's, its negative's, and of the two controls."""
+    """Scores of one rung, row by row: the positive's and its negative's."""
 
-    cluster: Ints
+    item: Ints
+    """Number of the positive among all."""
+    first: Ints
+    positive_word: Ints
+    negative_word: Ints
     is_novel: NDArray[np.bool_]
     positive: Floats
     negative: Floats
-    blind_positive: Floats
-    blind_negative: Floats
-    frequency_positive: Floats
-    frequency_negative: Floats
 
 
 def read_pairs(path: Path, known: NDArray[np.uint64]) -> HeldOutPairs:
@@ -59,32 +58,36 @@ def read_pairs(path: Path, known: NDArray[np.uint64]) -> HeldOutPairs:
     )
 
 
-def rung_scores(
-    pairs: HeldOutPairs, rung: str, vectors: Tensor, row_of: Ints, n_lines: NDArray[np.uint64]
-) -> RungScores:
-    """Score one rung.
-
-    The blind control never sees the first word: it scores the second one by its cosine to the mean of all anchors.
-    The frequency control scores it by its number of training lines.
+def rung_scores(pairs: HeldOutPairs, rung: str, score: Callable[[Ints, Ints], Floats]) -> RungScores:
+    """Score the positives of a rung, and the negative of each.
 
     Args:
         pairs: The held-out pairs.
         rung: Kind of the negatives.
-        vectors: [n, h] unit vectors of words.
-        row_of: Row of each word id in ``vectors``.
-        n_lines: Training lines of each word id.
+        score: Of pairs of words: [n] and [n] word ids to [n] numbers.
     """
-    group, second = pairs.group[rung], pairs.negative[rung]
-    first, positive = pairs.anchor[group], pairs.positive[group]
-    mean = vectors[row_of[np.unique(pairs.anchor)]].double().mean(0)
-    popularity = (vectors.double() @ mean).numpy()
+    item, negative = pairs.group[rung], pairs.negative[rung]
+    first, positive = pairs.anchor[item], pairs.positive[item]
     return RungScores(
-        cluster=first,
-        is_novel=pairs.is_novel[group],
-        positive=cosines(vectors, row_of[first], row_of[positive]),
-        negative=cosines(vectors, row_of[first], row_of[second]),
-        blind_positive=popularity[row_of[positive]],
-        blind_negative=popularity[row_of[second]],
-        frequency_positive=n_lines[positive].astype(np.float64),
-        frequency_negative=n_lines[second].astype(np.float64),
+        item=item,
+        first=first,
+        positive_word=positive,
+        negative_word=negative,
+        is_novel=pairs.is_novel[item],
+        positive=score(first, positive),
+        negative=score(first, negative),
     )
+
+
+def by_frequency(found: RungScores, n_lines: Floats) -> dict[str, NDArray[np.bool_]]:
+    """Return rows of a rung by the training lines of the rarer word of the positive."""
+    rarer = np.minimum(n_lines[found.first], n_lines[found.positive_word])
+    edges = {"0 lines": (0, 0), "1 to 9 lines": (1, 9), "10 to 99 lines": (10, 99), "100 lines or more": (100, np.inf)}
+    return {name: (rarer >= low) & (rarer <= high) for name, (low, high) in edges.items()}
+
+
+def by_pieces(found: RungScores, n_pieces: Ints) -> dict[str, NDArray[np.bool_]]:
+    """Return rows of a rung by the number of tokens of the longer word of the positive."""
+    longer = np.maximum(n_pieces[found.first], n_pieces[found.positive_word])
+    edges = {"1 token": (1, 1), "2 tokens": (2, 2), "3 or 4 tokens": (3, 4), "5 tokens or more": (5, np.inf)}
+    return {name: (longer >= low) & (longer <= high) for name, (low, high) in edges.items()}

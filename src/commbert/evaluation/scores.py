@@ -1,18 +1,22 @@
 """Scores of a model item by item, and the figures that follow from them: one function, so that any two compare."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 
 from commbert import tables
 from commbert.evaluation.bootstrap import (
     Estimate,
+    ap_resamples,
     auc_resamples,
     estimate,
     mean_resamples,
+    spearman_resamples,
 )
 
 Floats = NDArray[np.float64]
@@ -30,8 +34,40 @@ class Column:
 
 Scores = dict[str, Column]
 
-MEANS = ("retrieval_mrr", "retrieval_r1", "retrieval_r5", "retrieval_r10", "mlm_top1", "mlm_top5", "mlm_loss")
-"""Metrics that are means over items. ``mlm_loss_per_char`` is the sum of ``mlm_loss`` over characters."""
+MEANS = (
+    "retrieval_mrr",
+    "retrieval_map",
+    "retrieval_r1",
+    "retrieval_r5",
+    "retrieval_r10",
+    "function_mrr",
+    "function_map",
+    "function_r1",
+    "function_r5",
+    "function_r10",
+    "acronym_mrr",
+    "acronym_r1",
+    "term_mrr",
+    "term_r1",
+    "brief_mrr",
+    "brief_r1",
+    "mlm_top1",
+    "mlm_top5",
+    "mlm_loss",
+    "general_mlm_top1",
+    "general_mlm_loss",
+)
+"""Metrics that are means over items."""
+
+RATIOS = ("mlm_loss_per_char", "mlm_loss_per_word", "general_mlm_loss_per_char", "general_mlm_loss_per_word")
+"""Metrics that are sums of values over sums of weights: nats over the characters or words that hidden tokens cover."""
+
+CORRELATION = "general_similarity"
+"""Spearman's correlation of values with weights: cosines with graded relations."""
+
+PAIR_STATISTICS = {"auc": auc_resamples, "ap": ap_resamples}
+STRATA = ("novel", "seen")
+"""Whether a held-out pair shares no training line, or one."""
 
 
 def write_scores(path: Path, scores: Scores, provenance: dict[str, str]) -> None:
@@ -61,33 +97,50 @@ def read_scores(path: Path) -> Scores:
     }
 
 
+def pair_figures(rungs: Sequence[str]) -> list[str]:
+    """Return the names of all figures of rungs: of all pairs, of novel ones, of seen ones."""
+    return [f"{kind}_{rung}{end}" for rung in rungs for kind in PAIR_STATISTICS for end in ("", "_novel", "_seen")]
+
+
 def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> tuple[float, Floats, int] | None:
     """Return (value, resamples, items) of a figure; None if the scores lack it.
 
     Args:
         scores: A model's scores.
-        name: One of ``MEANS``, ``mlm_loss_per_char``, or ``auc_<rung>`` with ``_novel`` or without.
+        name: One of ``MEANS``, ``RATIOS``, ``CORRELATION``, or ``auc_<rung>`` and ``ap_<rung>``, with ``_novel`` or
+            ``_seen`` or without.
         n_resamples: Bootstrap resamples.
         seed: Of the resamples; the same seed pairs two models.
     """
     options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed}
-    if name.startswith("auc_"):
-        positive, negative = scores.get(f"{name}:positive"), scores.get(f"{name}:negative")
-        if positive is None or negative is None or not len(positive.value):
-            return None
-        draws = auc_resamples(positive.value, negative.value, positive.cluster, **options)
-        one = auc_resamples(
-            positive.value, negative.value, np.zeros(len(positive.value), np.int64), n_resamples=1, seed=0
-        )
-        return float(one[0]), draws, len(positive.value)
-    per_char = name == "mlm_loss_per_char"
-    column = scores.get("mlm_loss" if per_char else name)
+    kind, _, rung = name.partition("_")
+    if kind in PAIR_STATISTICS:
+        return _of_pairs(scores, kind, rung, options)
+    column = scores.get(name)
     if column is None or not len(column.value):
         return None
-    weights = column.weight if per_char else None
-    bottom = column.weight.sum() if per_char else len(column.value)
+    n = len(column.value)
+    if name == CORRELATION:
+        value = float(spearmanr(column.value, column.weight).statistic)
+        return value, spearman_resamples(column.value, column.weight, **options), n
+    weights = column.weight if name in RATIOS else None
+    bottom = column.weight.sum() if name in RATIOS else n
     draws = mean_resamples(column.value, column.cluster, weights=weights, **options)
-    return float(column.value.sum() / bottom), draws, len(column.value)
+    return float(column.value.sum() / bottom), draws, n
+
+
+def _of_pairs(scores: Scores, kind: str, rung: str, options: dict[str, Any]) -> tuple[float, Floats, int] | None:
+    ends = [end for end in STRATA if rung.endswith(f"_{end}")]
+    rung = rung.removesuffix(f"_{ends[0]}") if ends else rung
+    found = [(scores.get(f"{rung}_{e}:positive"), scores.get(f"{rung}_{e}:negative")) for e in ends or STRATA]
+    both = [(p, n) for p, n in found if p is not None and n is not None]
+    if not sum(len(p.value) for p, _ in both):
+        return None
+    positive, negative = (np.concatenate([pair[side].value for pair in both]) for side in (0, 1))
+    cluster = np.concatenate([p.cluster for p, _ in both])
+    statistic = PAIR_STATISTICS[kind]
+    value = statistic(positive, negative, np.zeros(len(positive), np.int64), n_resamples=1, seed=0)
+    return float(value[0]), statistic(positive, negative, cluster, **options), len(positive)
 
 
 def figure(scores: Scores, name: str, *, n_resamples: int, seed: int) -> Estimate | None:

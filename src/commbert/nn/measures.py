@@ -37,6 +37,8 @@ class MlmScores:
     """One row per hidden token, in the order of the windows."""
 
     window: NDArray[np.int64]
+    position: NDArray[np.int64]
+    """Place of the token in its window."""
     label: NDArray[np.int64]
     loss: NDArray[np.float64]
     """Cross-entropy in nats."""
@@ -89,11 +91,12 @@ def mlm_scores(
             logits = model.mlm_logits(model.hidden_states(packed, torch.from_numpy(places).to(device))).float()
             labels = torch.from_numpy(masked.labels).to(device)
             loss, rank = _loss_and_rank(logits, labels)
-            parts.append((rows[window], masked.labels, loss, rank))
+            position = masked.positions - (np.cumsum(lengths) - lengths)[window]
+            parts.append((rows[window], position, masked.labels, loss, rank))
     model.train(was_training)
-    window, label, loss, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
+    window, position, label, loss, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
     order_again = np.argsort(window, kind="stable")
-    return MlmScores(window[order_again], label[order_again], loss[order_again], rank[order_again])
+    return MlmScores(*(column[order_again] for column in (window, position, label, loss, rank)))
 
 
 def packed_places(

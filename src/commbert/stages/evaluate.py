@@ -1,33 +1,51 @@
-"""evaluate: a model folder and the held-out tables to evaluation.json and scores.parquet."""
+"""evaluate: a model, a baseline's vectors or the frequency rule, on the held-out tables, to evaluation.json and scores."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from commbert import tables
 from commbert.artifacts import sha256_file, write_json
 from commbert.corpus.reading import split_of_files
 from commbert.errors import DataError
-from commbert.evaluation import pairs as pair_task
-from commbert.evaluation.retrieval import held_out_partners, retrieve
-from commbert.evaluation.scores import MEANS, Column, Scores, figure, write_scores
-from commbert.evaluation.unigram import unigram
-from commbert.known import read_known
+from commbert.evaluation import general, geometry, meaning
+from commbert.evaluation import pairs as ladder
+from commbert.evaluation.bootstrap import auc_resamples, estimate
+from commbert.evaluation.controls import Controls, controls, problems
+from commbert.evaluation.functions import brief_ranks, described, read_functions, same_function_partners
+from commbert.evaluation.masked import MASK_RATE, masked_scores, unigram_figures
+from commbert.evaluation.retrieval import Partners, held_out_partners, retrieve
+from commbert.evaluation.scores import (
+    CORRELATION,
+    MEANS,
+    RATIOS,
+    Column,
+    Scores,
+    figure,
+    pair_figures,
+    write_scores,
+)
+from commbert.evaluation.words import ByFrequency, Space, Words, read_evaluated_words, space_of_vectors, words_needed
+from commbert.known import Keys, read_known
 from commbert.nn.devices import choose_device
 from commbert.nn.encoder import Bert
-from commbert.nn.measures import auc, cosines, mlm_scores
+from commbert.nn.measures import cosines
 from commbert.nn.model import load_bert, missing_parts, special_ids, text_vectors
 from commbert.nn.packing import SpecialIds
 from commbert.provenance import digest, digest_of_files, environment
 from commbert.rows import count_tokens, read_windows
 from commbert.settings.evaluation import EvaluationSettings
-from commbert.text.languages import KEYWORDS
 from commbert.tokenization.encoding import encode_words, load_tokenizer
 
-_MASK_RATE = 0.15
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Embed = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,80 +60,119 @@ class EvaluationPaths:
     windows: Path
     train_windows: Path
     windows_tokenizer: Path
+    functions: Path
+    acronyms: Path
+    terms: Path
+    opposites: Path
+    similarity: Path
+    general_text: Path
 
 
 @dataclass(frozen=True)
-class _Words:
-    """The words that take part, with their unit vectors: the words of the code, and the English negatives."""
+class ModelSubject:
+    """A model folder with its own tokenizer."""
 
-    text: list[str]
-    n_lines: np.ndarray
-    usable: np.ndarray
-    n_code: int
-    row_of: np.ndarray
-    vectors: torch.Tensor
+    folder: Path
+    pooling: str
+    """``mean`` or ``cls``."""
+    has_trained_head: bool
+    """False: the folder's MLM head was never trained, so MLM is not measured."""
+    device: str
+    """As in ``runtime.device``."""
+
+
+@dataclass(frozen=True)
+class VectorsSubject:
+    """The table word_vectors of a baseline: it knows words, and no other text."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class FrequencySubject:
+    """The rule that knows nothing but how frequent a word is."""
+
+
+Subject = ModelSubject | VectorsSubject | FrequencySubject
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A loaded model."""
+
+    bert: Bert
+    specials: SpecialIds
+    subject: ModelSubject
+    device: torch.device
+    most_tokens: int
+
+    def embed(self, texts: Sequence[str]) -> Tensor:
+        """Return [n, h] unit vectors; longer texts are cut."""
+        sequences = [ids[: self.most_tokens] for ids in encode_words(load_tokenizer(self.subject.folder), list(texts))]
+        return text_vectors(self.bert, sequences, self.specials, pooling=self.subject.pooling, device=self.device)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What all measurements share."""
+
+    settings: EvaluationSettings
+    data: EvaluationPaths
+    split: str
+    words: Words
+    known: Keys
+    pairs: ladder.HeldOutPairs
+    in_split: NDArray[np.bool_]
+    space: Space
+    network: _Network | None
 
 
 def run(
     settings: EvaluationSettings,
     *,
-    model: Path,
-    pooling: str,
-    has_trained_head: bool,
+    subject: Subject,
     data: EvaluationPaths,
     split: str,
-    device: str,
     out: Path,
     scores_out: Path,
 ) -> dict[str, Any]:
-    """Evaluate one model on the test split.
+    """Evaluate on one split.
 
     Args:
         settings: The section ``evaluation``.
-        model: A folder with weights and its own tokenizer.
-        pooling: ``mean`` or ``cls``.
-        has_trained_head: False: the folder's MLM head was never trained, so MLM is not measured.
-        data: The tables.
-        split: ``test`` for what is reported; ``validation`` for choosing settings. The tables must be of that split.
-        device: As in ``runtime.device``.
+        subject: What is evaluated.
+        data: The tables, of that split.
+        split: ``test`` for what is reported; ``validation`` for choosing settings.
         out: Becomes evaluation.json.
         scores_out: Becomes the table evaluation/scores.
 
     Raises:
-        DataError: If the test split has no pair.
+        DataError: If the split has no pair, or a hard rung gives itself away.
     """
-    where = choose_device(device)
-    network = load_bert(model)
-    network.to(where)
-    specials = special_ids(model)
-    known = read_known(data.known)
-    pairs = pair_task.read_pairs(data.pairs, known)
-    if not len(pairs.anchor):
-        raise DataError(f"{data.pairs}: expected held-out pairs, found none. Raise corpus.split.test.")
-    words = _encode_all(network, specials, model, data.words, pairs, pooling, where)
+    case = _case(settings, subject, data, split)
     scores: Scores = {}
-    controls = _score_pairs(scores, pairs, words)
-    geometry = _geometry(words, settings)
-    _score_retrieval(scores, settings, data, split, words, known, controls)
-    mlm_reason, baseline = _score_mlm(scores, settings, data, network, specials, model, has_trained_head, where)
-    names = [*_pair_metrics(), *MEANS, "mlm_loss_per_char"]
-    figures = {n: figure(scores, n, n_resamples=settings.bootstrap, seed=settings.seed) for n in names}
-    tables_read = [tables.content_digest(p) for p in vars(data).values() if p.is_file()]
-    weights = digest_of_files([model / "model.safetensors", data.windows_tokenizer / "tokenizer.json"])
-    inputs = digest(weights, *tables_read)
-    # A control of nothing is no number.
-    told = {name: None if np.isnan(value) else value for name, value in controls.items()}
-    result = {
-        "figures": {n: f.as_dict() if f else None for n, f in figures.items()},
-        "controls": told,
-        "geometry": geometry,
+    found_controls, strata = _score_pairs(scores, case)
+    mlm_reason, unigram = _score_masked(scores, case)
+    result: dict[str, Any] = {
+        "controls": {rung: vars(of_rung) for rung, of_rung in found_controls.items()},
+        "strata": strata,
+        "retrieval": _score_retrieval(scores, case),
+        "geometry": _geometry(case),
         "mlm_reason": mlm_reason,
-        "unigram": baseline,
-        "neighbours": _neighbours(words, settings),
-        "pooling": pooling,
+        "unigram": unigram,
+        **_score_meaning(scores, case),
+        "neighbours": _neighbours(case),
+    }
+    names = [*pair_figures(ladder.RUNGS), *MEANS, *RATIOS, CORRELATION]
+    figures = {n: figure(scores, n, n_resamples=settings.bootstrap, seed=settings.seed) for n in names}
+    inputs = _inputs(subject, data)
+    result |= {
+        "figures": {n: f.as_dict() if f else None for n, f in figures.items()},
+        "subject": type(subject).__name__.removesuffix("Subject").lower(),
+        "pooling": subject.pooling if isinstance(subject, ModelSubject) else None,
         "split": split,
         "settings": settings.model_dump(mode="json"),
-        "model_sha256": sha256_file(model / "model.safetensors"),
+        "model_sha256": sha256_file(subject.folder / "model.safetensors") if isinstance(subject, ModelSubject) else None,
         "inputs": inputs,
         "environment": environment(),
     }
@@ -124,136 +181,138 @@ def run(
     return result
 
 
-def _pair_metrics() -> list[str]:
-    return [f"auc_{rung}{suffix}" for rung in pair_task.RUNGS for suffix in ("", "_novel")]
+def _inputs(subject: Subject, data: EvaluationPaths) -> str:
+    read = [tables.content_digest(p) for p in vars(data).values() if p.suffix == ".parquet"]
+    files = [p for p in vars(data).values() if p.suffix in (".csv", ".txt", ".json")]
+    if isinstance(subject, ModelSubject):
+        files += [subject.folder / "model.safetensors", subject.folder / "tokenizer.json"]
+    elif isinstance(subject, VectorsSubject):
+        read.append(tables.content_digest(subject.path))
+    return digest(digest_of_files([*files, data.windows_tokenizer / "tokenizer.json"]), *read)
 
 
-def _encode_all(
-    network: Bert,
-    specials: SpecialIds,
-    model: Path,
-    words: Path,
-    pairs: pair_task.HeldOutPairs,
-    pooling: str,
-    device: torch.device,
-) -> _Words:
-    table = tables.read(words, tables.WORDS, ["word", "n_lines", "in_code"])
-    text = table["word"].to_pylist()
-    n_lines = table["n_lines"].to_numpy()
-    in_code = table["in_code"].to_numpy(zero_copy_only=False)
-    n_code = int(in_code.sum())
-    needed = np.unique(
-        np.concatenate([np.flatnonzero(in_code), *pairs.negative.values(), pairs.anchor, pairs.positive])
-    )
-    sequences = encode_words(load_tokenizer(model), [text[i] for i in needed])
-    vectors = text_vectors(network, sequences, specials, pooling=pooling, device=device)
-    row_of = np.full(len(text), -1, np.int64)
-    row_of[needed] = np.arange(len(needed))
-    usable = np.array([w not in KEYWORDS for w in text], np.bool_)
-    return _Words(text, n_lines, usable, n_code, row_of, vectors)
+def _case(settings: EvaluationSettings, subject: Subject, data: EvaluationPaths, split: str) -> _Case:
+    words, known = read_evaluated_words(data.words), read_known(data.known)
+    pairs = ladder.read_pairs(data.pairs, known)
+    if not len(pairs.anchor):
+        raise DataError(f"{data.pairs}: expected held-out pairs, found none. Raise corpus.split.{split}.")
+    network = _opened(subject, settings) if isinstance(subject, ModelSubject) else None
+    needed = words_needed(words, *pairs.negative.values(), pairs.anchor, pairs.positive)
+    if network is not None:
+        space = space_of_vectors(words, network.embed([words.text[i] for i in needed]), needed)
+    elif isinstance(subject, VectorsSubject):
+        space = _space_of_table(words, subject.path)
+    else:
+        space = ByFrequency(words)
+    in_split = split_of_files(data.files) == tables.SPLITS.index(split)
+    return _Case(settings, data, split, words, known, pairs, in_split, space, network)
 
 
-def _score_pairs(scores: Scores, pairs: pair_task.HeldOutPairs, words: _Words) -> dict[str, float]:
-    controls: dict[str, float] = {}
-    for rung in pair_task.RUNGS:
-        found = pair_task.rung_scores(pairs, rung, words.vectors, words.row_of, words.n_lines)
-        for suffix, rows in (("", np.ones(len(found.cluster), np.bool_)), ("_novel", found.is_novel)):
-            item, cluster = np.flatnonzero(rows), found.cluster[rows]
+def _opened(subject: ModelSubject, settings: EvaluationSettings) -> _Network:
+    device = choose_device(subject.device)
+    network = load_bert(subject.folder).to(device)
+    return _Network(network, special_ids(subject.folder), subject, device, settings.text_tokens - 2)
+
+
+def _space_of_table(words: Words, path: Path) -> Space:
+    vectors, n_words = read_vectors(path), len(words.text)
+    if len(vectors) != n_words:
+        raise DataError(f"{path}: expected a vector for each of {n_words} words, found {len(vectors)}. Make it again.")
+    return space_of_vectors(words, torch.from_numpy(vectors), np.arange(n_words))
+
+
+def _score_pairs(scores: Scores, case: _Case) -> tuple[dict[str, Controls], list[dict[str, Any]]]:
+    """Score all rungs; return the controls of each, and the AUC within strata of the hard ones."""
+    found_controls: dict[str, Controls] = {}
+    strata: list[dict[str, Any]] = []
+    n_pieces = None
+    if case.network is not None:
+        sequences = encode_words(load_tokenizer(case.network.subject.folder), case.words.text)
+        n_pieces = np.array([len(s) for s in sequences], np.int64)
+    popularity = case.space.popularity(np.unique(case.pairs.anchor))
+    vectors = None if isinstance(case.space, ByFrequency) else case.space.all_vectors()
+    for rung in ladder.RUNGS:
+        found = ladder.rung_scores(case.pairs, rung, case.space.score)
+        for stratum, rows in (("novel", found.is_novel), ("seen", ~found.is_novel)):
             for side in ("positive", "negative"):
                 value = getattr(found, side)[rows]
-                scores[f"auc_{rung}{suffix}:{side}"] = Column(item, cluster, value, np.ones(len(value)))
-        controls[f"blind_auc_{rung}"] = auc(found.blind_positive, found.blind_negative)
-        controls[f"frequency_auc_{rung}"] = auc(found.frequency_positive, found.frequency_negative)
-    return controls
+                column = Column(found.item[rows], found.first[rows], value, np.ones(len(value)))
+                scores[f"{rung}_{stratum}:{side}"] = column
+        found_controls[rung] = controls(
+            found.positive_word,
+            found.negative_word,
+            popularity=popularity,
+            vectors=vectors,
+            n_lines=case.words.n_lines,
+        )
+        if rung in HARD_RUNGS:
+            strata += _strata(rung, found, case, n_pieces)
+    wrong = problems(found_controls)
+    if wrong:
+        raise DataError(f"{case.data.pairs}: {'; '.join(wrong)}. Make the pairs again, from more files if it stays so.")
+    return found_controls, strata
 
 
-def _geometry(words: _Words, settings: EvaluationSettings) -> dict[str, float]:
-    rng = np.random.default_rng([settings.seed, 4])
-    a, b = rng.integers(0, words.n_code, (2, settings.random_pairs))
-    a, b = a[a != b], b[a != b]
-    return {"mean_random_cosine": float(cosines(words.vectors, words.row_of[a], words.row_of[b]).mean())}
+def _strata(rung: str, found: ladder.RungScores, case: _Case, n_pieces: Ints | None) -> list[dict[str, Any]]:
+    kinds = {"training lines of the rarer word": ladder.by_frequency(found, case.words.n_lines)}
+    if n_pieces is not None:
+        kinds["tokens of the longer word"] = ladder.by_pieces(found, n_pieces)
+    out: list[dict[str, Any]] = []
+    for kind, buckets in kinds.items():
+        for bucket, rows in buckets.items():
+            n = int(rows.sum())
+            row: dict[str, Any] = {"rung": rung, "by": kind, "bucket": bucket, "n": n, "auc": None}
+            if n:
+                sides = (found.positive[rows], found.negative[rows])
+                value = auc_resamples(*sides, np.zeros(n, np.int64), n_resamples=1, seed=0)[0]
+                options = {"n_resamples": case.settings.bootstrap, "seed": case.settings.seed}
+                row["auc"] = estimate(value, auc_resamples(*sides, found.first[rows], **options), n).as_dict()
+            out.append(row)
+    return out
 
 
-def _score_retrieval(
-    scores: Scores,
-    settings: EvaluationSettings,
-    data: EvaluationPaths,
-    split: str,
-    words: _Words,
-    known: np.ndarray,
-    controls: dict[str, float],
-) -> None:
-    in_split = split_of_files(data.files) == tables.SPLITS.index(split)
-    partners = held_out_partners(data.line_words, in_split, words.usable, known)
-    candidates = np.flatnonzero(words.usable[: words.n_code])
-    rng = np.random.default_rng([settings.seed, 5])
+def _geometry(case: _Case) -> dict[str, Any] | None:
+    if isinstance(case.space, ByFrequency):
+        return None
+    candidates = case.words.candidates
+    vectors = case.space.vectors_of(candidates)
+    there = np.flatnonzero(vectors.norm(dim=1).numpy() > 0.5)
+    vectors = vectors[torch.from_numpy(there)]
+    place = np.full(len(case.words.text), -1, np.int64)
+    place[candidates[there]] = np.arange(len(there))
+    a, b = place[case.pairs.anchor], place[case.pairs.positive]
+    both = (a >= 0) & (b >= 0)
+    options = {"n_pairs": case.settings.random_pairs, "seed": case.settings.seed}
+    found = geometry.geometry(vectors, a[both], b[both], hub_queries=case.settings.hub_queries, **options)
+    return found.as_dict()
+
+
+def _score_retrieval(scores: Scores, case: _Case) -> dict[str, Any]:
+    """Score the partners of words on held-out lines, and in held-out functions."""
+    told: dict[str, Any] = {}
+    tasks = {"retrieval": held_out_partners(case.data.line_words, case.in_split, case.words.usable, case.known)}
+    functions = read_functions(case.data.functions)
+    lines = tables.read(case.data.line_words, tables.LINE_WORDS)
+    tasks["function"] = same_function_partners(functions, lines, case.in_split, case.words.usable, case.known)
+    candidates = case.words.candidates
+    for number, (task, partners) in enumerate(tasks.items()):
+        chosen = _queries(partners, case.settings, number)
+        told[task] = {"queries": len(chosen), "words_with_partners": len(partners.query)}
+        if not len(chosen):
+            continue
+        ask = (partners, chosen)
+        found = retrieve(*ask, case.space.vectors_of(candidates), candidates, case.known)
+        popular = ByFrequency(case.words).vectors_of(candidates)
+        told[task]["popularity_mrr"] = float(retrieve(*ask, popular, candidates, case.known).reciprocal_rank.mean())
+        ones = np.ones(len(chosen))
+        columns = {"mrr": found.reciprocal_rank, "map": found.average_precision}
+        columns |= {f"r{k}": recall for k, recall in found.recall.items()}
+        for name, value in columns.items():
+            scores[f"{task}_{name}"] = Column(found.query, found.query, value, ones)
+    return told
+
+
+def _queries(partners: Partners, settings: EvaluationSettings, number: int) -> Ints:
+    rng = np.random.default_rng([settings.seed, 5 + number])
     n = min(settings.retrieval_queries, len(partners.query))
-    chosen = np.sort(rng.choice(len(partners.query), n, replace=False))
-    vectors = words.vectors[words.row_of[candidates]]
-    if not n:
-        return
-    found = retrieve(partners, chosen, vectors, candidates, known)
-    # Popularity: everyone gets the same list, most frequent words first.
-    popular = torch.from_numpy(words.n_lines[candidates].astype(np.float32) + 1)[:, None]
-    controls["popularity_mrr"] = float(retrieve(partners, chosen, popular, candidates, known).reciprocal_rank.mean())
-    ones = np.ones(n)
-    scores["retrieval_mrr"] = Column(found.query, found.query, found.reciprocal_rank, ones)
-    for k, recall in found.recall.items():
-        scores[f"retrieval_r{k}"] = Column(found.query, found.query, recall, ones)
-
-
-def _score_mlm(
-    scores: Scores,
-    settings: EvaluationSettings,
-    data: EvaluationPaths,
-    network: Bert,
-    specials: SpecialIds,
-    model: Path,
-    has_trained_head: bool,
-    device: torch.device,
-) -> tuple[str, dict[str, float] | None]:
-    if "mlm_head" in missing_parts(model) or not has_trained_head:
-        return "the model has no trained MLM head", None
-    if sha256_file(model / "tokenizer.json") != sha256_file(data.windows_tokenizer / "tokenizer.json"):
-        return "the windows were cut with another tokenizer", None
-    heldout = read_windows(data.windows)
-    rng = np.random.default_rng([settings.seed, 6])
-    rows = np.sort(rng.choice(len(heldout), min(settings.windows, len(heldout)), replace=False))
-    windows = heldout.rows(rows)
-    found = mlm_scores(network, windows, specials, seed=settings.seed, rate=_MASK_RATE, device=device)
-    tokenizer = load_tokenizer(model)
-    n_chars = np.array([len((tokenizer.id_to_token(int(i)) or "").removeprefix("##")) for i in found.label], np.float64)
-    item = np.arange(len(found.label))
-    for name, value in (("loss", found.loss), ("top1", found.rank < 1), ("top5", found.rank < 5)):
-        scores[f"mlm_{name}"] = Column(item, rows[found.window], value.astype(np.float64), n_chars)
-    counts = unigram(count_tokens(data.train_windows, network.config.vocab_size))
-    loss = -counts.log_probability[found.label]
-    return "", {
-        "top1": float((counts.rank[found.label] < 1).mean()),
-        "top5": float((counts.rank[found.label] < 5).mean()),
-        "loss": float(loss.mean()),
-        "loss_per_char": float(loss.sum() / n_chars.sum()),
-    }
-
-
-def _neighbours(words: _Words, settings: EvaluationSettings) -> dict[str, list[list[Any]]]:
-    """Return [word, cosine] of the nearest words of the code for each telling word that the code has."""
-    id_of = {w: i for i, w in enumerate(words.text[: words.n_code])}
-    asked = [w for w in settings.telling_words if w in id_of] or _default_telling(words)
-    candidates = np.flatnonzero(words.usable[: words.n_code])
-    vectors = words.vectors[words.row_of[candidates]]
-    found: dict[str, list[list[Any]]] = {}
-    for word in asked:
-        score = vectors @ words.vectors[words.row_of[id_of[word]]]
-        score[torch.from_numpy(candidates == id_of[word])] = -torch.inf
-        best = torch.topk(score, min(settings.neighbours, len(candidates) - 1))
-        found[word] = [
-            [words.text[int(candidates[i])], round(float(s), 4)] for s, i in zip(best.values, best.indices, strict=True)
-        ]
-    return found
-
-
-def _default_telling(words: _Words) -> list[str]:
-    """Return the twelve most frequent words of training that are made of several parts (``mcs_index``)."""
-    fit = [i for i in range(words.n_code) if words.usable[i] and words.n_lines[i] > 0]
-    return [words.text[i] for i in fit if "_" in words.text[i].strip("_") and words.text[i][0] != "_"][:12]
+    return np.sort(rng.choice(len(partners.query), n, replace=False))
