@@ -16,7 +16,7 @@ rule model:
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=lambda wildcards: CONFIG.model_of(wildcards.run).as_json(),
+        settings=lambda wildcards: CONFIG.model_of(wildcards.run).of_start().as_json(),
         code=code_digest("commbert.stages.model"),
     shell:
         "commbert model --settings {params.settings:q} --base {input.base} --tokenizer {input.tokenizer} "
@@ -34,8 +34,8 @@ rule train_run:
         words=rules.tokenizer.output.words,
         corpus=rules.corpus.output.summary,
     output:
-        best=directory("results/runs/{run}/best"),
-        final=directory("results/runs/{run}/final"),
+        best=directory("results/runs/{run}/trained/best"),
+        final=directory("results/runs/{run}/trained/final"),
         metrics="results/runs/{run}/metrics.jsonl",
         summary="results/runs/{run}/training.json",
     log:
@@ -56,6 +56,30 @@ rule train_run:
         "--corpus {input.corpus} --checkpoints results/runs/{wildcards.run}/checkpoint --best-out {output.best} --final-out {output.final} "
         "--metrics-out {output.metrics} --summary-out {output.summary} --threads {threads} "
         "--log {log.text} --usage {log.usage}"
+
+
+# A stage of its own: another share of the start model trains nothing anew.
+rule average_run:
+    input:
+        start=rules.model.output.folder,
+        best=rules.train_run.output.best,
+        final=rules.train_run.output.final,
+    output:
+        best=directory("results/runs/{run}/best"),
+        final=directory("results/runs/{run}/final"),
+    log:
+        text="results/logs/average.{run}.log",
+        usage="results/logs/average.{run}.usage.json",
+    benchmark:
+        "results/benchmarks/average.{run}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        share=lambda wildcards: CONFIG.model_of(wildcards.run).average_with_base,
+        code=code_digest("commbert.stages.average"),
+    shell:
+        "commbert average --share {params.share} --start {input.start} --trained {input.best} --out {output.best} "
+        "--trained {input.final} --out {output.final} --log {log.text} --usage {log.usage}"
 
 
 EVALUATE = (
@@ -104,7 +128,7 @@ rule evaluate_base:
 rule evaluate_run:
     input:
         **TEST_TABLES,
-        model=rules.train_run.output.final,
+        model=rules.average_run.output.final,
     output:
         evaluation="results/runs/{run}/evaluation.json",
         scores="results/runs/{run}/scores.parquet",
