@@ -66,6 +66,7 @@ rule data:
 rule train:
     input:
         expand("results/runs/{run}/training.json", run=CONFIG.main_runs),
+        expand("results/runs/{run}/final", run=CONFIG.main_runs),
 
 
 rule evaluate:

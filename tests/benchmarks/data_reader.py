@@ -63,7 +63,9 @@ def reader(tables: Path, model: Path) -> Iterator[int]:
     names = {"windows": "windows/train", "pairs": "pairs/train", "known": "pairs/known", "words": "tokenizer/words"}
     names |= {"validation_windows": "windows/validation", "validation_pairs": "pairs/validation"}
     paths = DataPaths(**{k: tables / f"{v}.{'json' if 'windows' in k else 'parquet'}" for k, v in names.items()})
-    data = read_training_data(paths, validation_windows=1, validation_pairs=10)
+    data = read_training_data(
+        paths, validation_windows=1, validation_pairs=10, validation_queries=1, validation_candidates=2, seed=0
+    )
     specials = special_ids(model)
     context = Context(
         settings=settings,

@@ -112,7 +112,14 @@ def our_context(settings: TrainingSettings, args: argparse.Namespace, start: Pat
     held_out = {"validation_windows": "windows/validation", "validation_pairs": "pairs/validation"}
     suffix = {"windows": "json", "validation_windows": "json"}  # lists of files
     paths = {k: args.data / f"{v}.{suffix.get(k, 'parquet')}" for k, v in (tables | held_out).items()}
-    data = read_training_data(DataPaths(**paths), validation_windows=1, validation_pairs=10)
+    data = read_training_data(
+        DataPaths(**paths),
+        validation_windows=1,
+        validation_pairs=10,
+        validation_queries=1,
+        validation_candidates=2,
+        seed=0,
+    )
     no_negatives = Rows.end_to_end(np.empty(0, np.int64), np.zeros(len(data.pairs) + 1, np.int64))
     data = replace(data, pairs=PairData(data.pairs.anchor, data.pairs.positive, no_negatives))
     plan = make_plan(settings, n_windows=len(data.windows), n_pairs=len(data.pairs), world_size=1)

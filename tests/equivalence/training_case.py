@@ -29,6 +29,7 @@ from commbert.training.checkpoints import CheckpointStore
 from commbert.training.data import PairData, TrainingData
 from commbert.training.loop import Outcome, Rhythm, train
 from commbert.training.plan import make_plan
+from commbert.training.retrieval import choose_retrieval
 from commbert.training.step import add_gradient, weights_at
 from commbert.training.strategies import make_strategy
 
@@ -57,14 +58,19 @@ def data(
     negatives = [rng.integers(0, n_words, rng.integers(0, 3)) for _ in range(n_pairs)]
     further = rng.integers(0, n_words, (n_words, 2))
     held_out = rng.integers(0, n_words, (4, 12))
+    known = np.unique(pair_keys(*np.concatenate([ab, further]).T))
+    everywhere = np.ones(n_words, np.bool_)
     return TrainingData(
         windows=ragged(windows),
         pairs=PairData(ab[:, 0], ab[:, 1], ragged(negatives)),
         words=ragged(words),
-        known=np.unique(pair_keys(*np.concatenate([ab, further]).T)),
+        known=known,
         validation_windows=[rng.choice(REGULAR, 20) for _ in range(3)],
         validation_positive=(held_out[0], held_out[1]),
         validation_negative=(held_out[2], held_out[3]),
+        validation_retrieval=choose_retrieval(
+            held_out[0], held_out[1], everywhere, known, n_queries=8, n_candidates=20, seed=seed
+        ),
     )
 
 
@@ -76,6 +82,7 @@ def settings(**changes: Any) -> TrainingSettings:
         "batch_pairs": 11,
         "micro_batches": 4,
         "validate_every_steps": 3,
+        "best_metric": "auc_frequency_matched",
         "optimizer": {"learning_rate": 1.0e-3},
         "seed": 5,
     }

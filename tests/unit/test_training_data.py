@@ -65,7 +65,8 @@ def paths(tmp_path):
 
 
 def _read(paths, validation_windows=100):
-    return read_training_data(paths, validation_windows=validation_windows, validation_pairs=100)
+    limits = {"validation_windows": validation_windows, "validation_pairs": 100}
+    return read_training_data(paths, **limits, validation_queries=10, validation_candidates=10, seed=0)
 
 
 def test_windows_and_words_are_read_row_by_row(paths):

@@ -58,7 +58,7 @@ def test_the_best_mlm_loss_is_the_lowest(tmp_path, monkeypatch):
 
 def test_a_best_metric_without_rows_is_refused_with_what_to_do(tmp_path):
     rows = replace(data(), validation_positive=NO_PAIRS, validation_negative=NO_PAIRS)
-    with pytest.raises(TrainingError, match="Choose the other metric"):
+    with pytest.raises(TrainingError, match="Choose another metric"):
         train_in(tmp_path, network(), context(settings(), rows))
 
 

@@ -13,7 +13,8 @@ from workflow_case import snakemake, tiny_config, write_config
 
 pytestmark = pytest.mark.slow  # they share one run of the whole workflow, a minute and a half
 
-AFTER_TRAINING = {"evaluate_run", "report_run"}
+AFTER_AVERAGE = {"evaluate_run", "report_run"}
+AFTER_TRAINING = {"average_run", *AFTER_AVERAGE}
 AFTER_MODEL = {"train_run", *AFTER_TRAINING}
 AFTER_WINDOWS = {*AFTER_MODEL, "evaluate_base"}
 WINDOWS = {"windows", "list_windows", *AFTER_WINDOWS}
@@ -49,8 +50,10 @@ MATRIX = [
     ("windows.stride", 2, WINDOWS),
     ("pairs.english_negatives", 2, {"draw", "pairs", *AFTER_WINDOWS}),
     ("model.embedding_init", "normal", {"model", *AFTER_MODEL}),
+    ("model.average_with_base", 0.3, AFTER_TRAINING),
     ("training.max_steps", 5, AFTER_MODEL),
-    ("evaluation.windows", 21, {"evaluate_base", *AFTER_TRAINING}),
+    ("training.validate_every_steps", "epoch", AFTER_MODEL),
+    ("evaluation.windows", 21, {"evaluate_base", *AFTER_AVERAGE}),
     ("report.compare_with", ["base"], {"report_run"}),
     ("runtime.processes", 2, set()),
     ("runtime.checkpoint_every_s", 5.0, set()),
@@ -218,7 +221,7 @@ def test_a_deleted_intermediate_file_reruns_nothing(run_copy: Path, plan: Callab
     ("target", "expected"),
     [
         ("data", {"base", *DATA}),
-        ("train", {"base", *DATA, "model", "train_run"}),
+        ("train", {"base", *DATA, "model", "train_run", "average_run"}),
         ("reports/final_training_report.md", {"base", *DATA, "model", *AFTER_WINDOWS}),
     ],
 )

@@ -43,7 +43,17 @@ def test_the_page_loads_nothing_and_runs_nothing(finished_run: Path) -> None:
 def test_every_stage_of_the_run_has_its_time_in_the_report(finished_run: Path) -> None:
     context = json.loads((finished_run / "reports" / "final_training_report.json").read_text())
     stages = {s["stage"] for s in context["stages"]}
-    assert {"base", "corpus", "words", "tokenizer", "list-windows", "pairs", "model final", "train final"} <= stages
+    assert {
+        "base",
+        "corpus",
+        "words",
+        "tokenizer",
+        "list-windows",
+        "pairs",
+        "model final",
+        "train final",
+        "average final",
+    } <= stages
     for stage in ("ingest", "lex", "windows", "draw"):  # of a shard
         assert any(name.split()[0] == stage for name in stages), stage
     assert {"evaluate base", "evaluate final", "evaluate other"} <= stages
@@ -119,7 +129,7 @@ def test_two_processes_train_the_same_model(run_copy: Path) -> None:
     config = yaml.safe_load((run_copy / "config.yaml").read_text())
     config["runtime"] = {"processes": 2}
     write_config(run_copy, config)
-    for name in ("final", "best", "checkpoint"):
+    for name in ("trained", "checkpoint"):
         shutil.rmtree(run_copy / "results/runs/final" / name)
     (run_copy / "results/runs/final/metrics.jsonl").unlink()
     done = snakemake(run_copy, "results/runs/final/training.json", "--forcerun", "train_run")
@@ -133,13 +143,13 @@ def test_another_pooling_is_another_training(run_copy: Path) -> None:
     config = yaml.safe_load((run_copy / "config.yaml").read_text())
     config["model"]["pooling"] = "cls"
     write_config(run_copy, config)
-    done = snakemake(run_copy, "results/runs/final/training.json")
+    done = snakemake(run_copy, "results/runs/final/final")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (run_copy / "results/runs/final/final/model.safetensors").read_bytes() != before
 
 
 def test_a_forced_training_of_finished_settings_gives_the_same_model(run_copy: Path) -> None:
     before = (run_copy / "results/runs/final/final/model.safetensors").read_bytes()
-    done = snakemake(run_copy, "results/runs/final/training.json", "--forcerun", "train_run")
+    done = snakemake(run_copy, "results/runs/final/final", "--forcerun", "train_run")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (run_copy / "results/runs/final/final/model.safetensors").read_bytes() == before

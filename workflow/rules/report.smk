@@ -16,7 +16,7 @@ rule report_run:
         ),
         training=rules.train_run.output.summary,
         metrics=rules.train_run.output.metrics,
-        model=rules.train_run.output.final,
+        model=rules.average_run.output.final,
         evaluation=rules.evaluate_run.output.evaluation,
         others=lambda wildcards: list(CONFIG.evaluations_beside(wildcards.run).values()),
     output:

@@ -19,7 +19,7 @@ rule model:
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=lambda wildcards: CONFIG.model_of(wildcards.run).as_json(),
+        settings=lambda wildcards: CONFIG.model_of(wildcards.run).of_start().as_json(),
         code=code_digest("commbert.stages.model"),
     shell:
         "commbert model --settings {params.settings:q} --base {input.base} --tokenizer {input.tokenizer} "
@@ -53,8 +53,8 @@ rule train_run:
         ),
         corpus=rules.corpus.output.summary,
     output:
-        best=directory("results/runs/{run}/best"),
-        final=directory("results/runs/{run}/final"),
+        best=directory("results/runs/{run}/trained/best"),
+        final=directory("results/runs/{run}/trained/final"),
         metrics="results/runs/{run}/metrics.jsonl",
         summary="results/runs/{run}/training.json",
     log:
@@ -75,6 +75,32 @@ rule train_run:
         "--corpus {input.corpus} --checkpoints results/runs/{wildcards.run}/checkpoint --best-out {output.best} --final-out {output.final} "
         "--metrics-out {output.metrics} --summary-out {output.summary} --threads {threads} "
         "--log {log.text} --usage {log.usage}"
+
+
+# A stage of its own: another share of the start model trains nothing anew.
+rule average_run:
+    input:
+        start=lambda wildcards: expand(
+            rules.model.output.folder, run=name_and_seed(wildcards.run)[0]
+        ),
+        best=rules.train_run.output.best,
+        final=rules.train_run.output.final,
+    output:
+        best=directory("results/runs/{run}/best"),
+        final=directory("results/runs/{run}/final"),
+    log:
+        text="results/logs/average.{run}.log",
+        usage="results/logs/average.{run}.usage.json",
+    benchmark:
+        "results/benchmarks/average.{run}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        share=lambda wildcards: CONFIG.model_of(wildcards.run).average_with_base,
+        code=code_digest("commbert.stages.average"),
+    shell:
+        "commbert average --share {params.share} --start {input.start} --trained {input.best} --out {output.best} "
+        "--trained {input.final} --out {output.final} --log {log.text} --usage {log.usage}"
 
 
 EVALUATE = (
@@ -126,7 +152,7 @@ rule evaluate_base:
 rule evaluate_run:
     input:
         **WORD_TABLES,
-        model=rules.train_run.output.final,
+        model=rules.average_run.output.final,
         pairs=expand(rules.pairs.output.test, **SHARED),
         windows=lambda wildcards: expand(
             rules.list_windows.output.test, variant=CONFIG.variant_of(wildcards.run)
@@ -165,7 +191,7 @@ rule evaluate_run:
 rule evaluate_run_on_validation:
     input:
         **WORD_TABLES,
-        model=rules.train_run.output.final,
+        model=rules.average_run.output.final,
         pairs=expand(rules.pairs.output.validation, **SHARED),
         windows=lambda wildcards: expand(
             rules.list_windows.output.validation,

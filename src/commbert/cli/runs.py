@@ -90,6 +90,27 @@ def train(
 
 
 @app.command()
+def average(
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Of the start model's weights.")],
+    start: In,
+    trained: Annotated[
+        list[Path], typer.Option(help="Folder of the stage train; given once for each --out, in order.")
+    ],
+    out: Annotated[list[Path], typer.Option(help="Output, one for each --trained.")],
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Average the trained weights with those that training started from."""
+
+    def work() -> Any:
+        from commbert.stages import average as stage
+
+        return stage.run(share, start=start, trained=trained, out=out)
+
+    run_stage("average", log, usage, work)
+
+
+@app.command()
 def evaluate(
     settings: Settings,
     model: In,

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from commbert import tables
 from commbert.known import contains, pair_keys
+from commbert.nn.ranking import ranks_of_wanted
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -83,22 +83,18 @@ def retrieve(
         known: Sorted keys of pairs that share a training line.
         at: Depths of the recall.
     """
+    queries = partners.query[chosen]
+    ranked = ranks_of_wanted(
+        vectors[np.searchsorted(candidates, queries)],
+        vectors,
+        [np.searchsorted(candidates, partners.partners[row]) for row in chosen],
+        lambda i: contains(known, pair_keys(int(queries[i]), candidates)) | (candidates == queries[i]),
+        block=_BLOCK,
+    )
     reciprocal: list[float] = []
     recall: dict[int, list[float]] = {k: [] for k in at}
-    for low in range(0, len(chosen), _BLOCK):
-        rows = chosen[low : low + _BLOCK]
-        queries = partners.query[rows]
-        scores = vectors[np.searchsorted(candidates, queries)] @ vectors.T
-        for i, row in enumerate(rows):
-            score = scores[i].clone()
-            score[torch.from_numpy(contains(known, pair_keys(int(queries[i]), candidates)))] = -torch.inf
-            score[int(np.searchsorted(candidates, queries[i]))] = -torch.inf
-            wanted = score[torch.from_numpy(np.searchsorted(candidates, partners.partners[row]))]
-            # Ties count half: a model that gives every word one vector has found nothing.
-            above = (score[None, :] > wanted[:, None]).sum(1).numpy()
-            tied = (score[None, :] == wanted[:, None]).sum(1).numpy() - 1
-            ranks = np.sort(above + tied / 2) + 1
-            reciprocal.append(1.0 / float(ranks[0]))
-            for k in at:
-                recall[k].append(float((ranks <= k).sum()) / min(k, len(ranks)))
-    return RetrievalScores(partners.query[chosen], np.array(reciprocal), {k: np.array(v) for k, v in recall.items()})
+    for ranks in ranked:
+        reciprocal.append(1.0 / float(ranks[0]))
+        for k in at:
+            recall[k].append(float((ranks <= k).sum()) / min(k, len(ranks)))
+    return RetrievalScores(queries, np.array(reciprocal), {k: np.array(v) for k, v in recall.items()})

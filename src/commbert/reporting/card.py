@@ -8,3 +8,8 @@ from commbert.reporting.rendering import render_markdown
 def render_card(context: dict[str, Any]) -> str:
     """Return the card from what training knows: corpus, base, sizes, settings, how to load."""
     return render_markdown("model_card.md.j2", context)
+
+
+def render_weights(average: dict[str, Any]) -> str:
+    """Return the card's last section: the share of the start model in the weights, and the digests of both."""
+    return render_markdown("model_card_weights.md.j2", average)

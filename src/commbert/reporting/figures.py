@@ -44,6 +44,8 @@ def loss_figure(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str,
 def _validation_axes(axes: Any, validations: Sequence[dict[str, Any]]) -> None:
     for key, label, marker, colour in (
         ("auc_frequency_matched", "AUC, frequency-matched", "o", _COLOURS[3]),
+        ("auc_frequency_matched_novel", "same, novel pairs", "^", _COLOURS[0]),
+        ("retrieval_mrr", "retrieval MRR", "D", _COLOURS[2]),
         ("mlm_top1", "MLM top-1 accuracy", "s", _COLOURS[1]),
     ):
         points = [(v["step"], v[key]) for v in validations if v.get(key) is not None]

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from commbert.settings.base import Name, Section, Seed, Sha256
+from commbert.settings.base import Fraction, Name, Section, Seed, Sha256
 
 
 class WheelModel(Section):
@@ -54,5 +54,13 @@ class ModelSettings(Section):
     """Rows of new tokens: mean of the pieces they replace (keeps sentence vectors at cosine 0.84), or N(0, 0.02)."""
     pooling: Literal["mean", "cls"] = "mean"
     """Vector of a text: mean over all its tokens, [CLS] and [SEP] with them as sentence-transformers does, or [CLS]."""
+    average_with_base: Fraction = 0.0
+    """Share of the start model in the weights of ``best/`` and ``final/``: 0 = as trained, 1 = embeddings and encoder
+    as before. Between, what training forgets of the base is kept in part (Wortsman et al. 2022, arXiv:2109.01903). The
+    MLM head has no trained base, so its own parameters stay as trained. Changing it trains nothing anew."""
     seed: Seed = 17
     """Draws what the base model lacks (an MLM head, a pooler)."""
+
+    def of_start(self) -> "ModelSettings":
+        """Return what the start model depends on; the rest comes after training."""
+        return self.model_copy(update={"average_with_base": 0.0})

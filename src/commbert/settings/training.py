@@ -153,14 +153,24 @@ class TrainingSettings(Section):
     """Dropout after embeddings and layers; null = as the base model says."""
     attention_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] | None = None
     """Dropout of attention probabilities; null = as the base model says. 0 opens the fastest way on a GPU."""
-    validate_every_steps: Annotated[int, Field(ge=1)] = 100
-    """Steps between two validations, which choose ``best/``."""
+    validate_every_steps: Annotated[int, Field(ge=1)] | Literal["epoch"] = 100
+    """Steps between two validations, which choose ``best/``; ``epoch`` = one at the end of each epoch of the stream
+    that the setting ``epoch`` names. The last step is always validated."""
     validation_windows: Annotated[int, Field(ge=1)] = 128
     """Windows of the validation split that a validation reads."""
     validation_pairs: Annotated[int, Field(ge=10)] = 1000
     """Pairs of the validation split that a validation reads."""
-    best_metric: Literal["auc_frequency_matched", "mlm_loss"] = "auc_frequency_matched"
-    """Chooses ``best/``; the hard pair metric, or the loss where only MLM is trained."""
+    validation_queries: Annotated[int, Field(ge=1)] = 500
+    """Words of the validation split that look for their same-line partners in a validation, at most."""
+    validation_candidates: Annotated[int, Field(ge=2)] = 2000
+    """Words of the code among which they look: the partners and a draw of others. It is what a validation costs: all
+    of them are encoded each time."""
+    best_metric: Literal[
+        "hard", "auc_frequency_matched_novel", "retrieval_mrr", "auc_frequency_matched", "mlm_loss"
+    ] = "hard"
+    """Chooses ``best/``, the plateau and the early stop. ``hard``: mean of ``auc_frequency_matched_novel`` (against
+    code words of the same frequency, pairs of no training line only) and ``retrieval_mrr`` (novel partners among
+    ``validation_candidates``); ``mlm_loss`` where only MLM is trained."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many validations without a better ``best_metric``; null = never."""
     min_gain: NonNegative = 0.0

@@ -1,4 +1,4 @@
-"""train: windows, pairs and the start model to best/ and final/, with metrics.jsonl."""
+"""train: windows, pairs and the start model to trained/best and trained/final, with metrics.jsonl."""
 
 import contextlib
 import logging
@@ -65,7 +65,7 @@ def run(
         best_out: Becomes the model folder with the best validation.
         final_out: Becomes the model folder after the last step.
         metrics_out: Becomes the record of all steps (JSONL).
-        summary_out: Becomes the summary (JSON).
+        summary_out: Becomes the summary (JSON); its folder's name is the run's.
 
     Returns:
         The summary; None if training was asked to stop before its end.
@@ -106,7 +106,12 @@ def _run(
             f"found {settings.micro_batches}."
         )
     data = read_training_data(
-        paths, validation_windows=settings.validation_windows, validation_pairs=settings.validation_pairs
+        paths,
+        validation_windows=settings.validation_windows,
+        validation_pairs=settings.validation_pairs,
+        validation_queries=settings.validation_queries,
+        validation_candidates=settings.validation_candidates,
+        seed=settings.seed,
     )
     accounting = read_json(corpus)
     network = _network(settings, runtime, model_folder).to(device)
@@ -118,7 +123,8 @@ def _run(
     store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision, products))
     with store.lock() if processes.is_first else contextlib.nullcontext():
         if processes.is_first:
-            remove_leftovers(outputs[0].parent, {path.name for path in outputs})
+            for folder in {path.parent for path in outputs}:
+                remove_leftovers(folder, {path.name for path in outputs})
             for line in store.prepare():
                 _log.warning("%s", line)
             facts = (context.plan.n_steps, device, processes.world_size, strategy_name, strategy_reason)
@@ -253,7 +259,7 @@ def _write_outputs(
             {
                 **about["summary"],
                 **summary,
-                "run": final_out.parent.name,
+                "run": summary_out.parent.name,
                 "base": _base_name(about["settings"]["base"]),
                 "pooling": context.pooling,
                 "corpus": corpus,

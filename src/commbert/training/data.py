@@ -6,13 +6,17 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from commbert import tables
 from commbert.errors import DataError
-from commbert.known import Partners, read_known
+from commbert.known import Partners, contains, pair_keys, read_known
 from commbert.nn.model import read_vocabulary
 from commbert.rows import Rows, read_windows
+from commbert.text.languages import KEYWORDS
+from commbert.training.retrieval import Retrieval, choose_retrieval
 
 Ints = NDArray[np.int64]
 
@@ -42,6 +46,12 @@ class TrainingData:
     validation_windows: list[Ints]
     validation_positive: tuple[Ints, Ints]
     validation_negative: tuple[Ints, Ints]
+    validation_retrieval: Retrieval
+
+    @cached_property
+    def validation_is_novel(self) -> NDArray[np.bool_]:
+        """Which of the validation positives share no training line."""
+        return ~contains(self.known, pair_keys(*self.validation_positive))
 
     @cached_property
     def partners(self) -> Partners:
@@ -67,8 +77,16 @@ def read_words(path: Path) -> Rows:
     return Rows.end_to_end(values.astype(np.int64), offsets)
 
 
-def read_training_data(paths: DataPaths, *, validation_windows: int, validation_pairs: int) -> TrainingData:
-    """Read all tables; of the validation rows, evenly spaced ones.
+def read_training_data(
+    paths: DataPaths,
+    *,
+    validation_windows: int,
+    validation_pairs: int,
+    validation_queries: int,
+    validation_candidates: int,
+    seed: int,
+) -> TrainingData:
+    """Read all tables; of the validation rows, evenly spaced ones; of the words to retrieve, drawn ones.
 
     Raises:
         DataError: If a table is damaged or there is nothing to train on.
@@ -77,16 +95,35 @@ def read_training_data(paths: DataPaths, *, validation_windows: int, validation_
     if not len(windows):
         raise DataError(f"{paths.windows}: expected at least one window, found none.")
     heldout = read_windows(paths.validation_windows)
-    positive, negative = _matched_pairs(paths.validation_pairs, validation_pairs)
+    pairs = tables.read(paths.validation_pairs, tables.PAIRS, ["word_id_a", "word_id_b", "label", "kind"])
+    positive, negative = _matched_pairs(pairs, validation_pairs)
+    known = read_known(paths.known)
+    same_line = pairs.filter(pc.equal(pairs["label"], 1))
+    retrieval = choose_retrieval(
+        *(same_line[c].to_numpy().astype(np.int64) for c in ("word_id_a", "word_id_b")),
+        _candidate_words(paths.words),
+        known,
+        n_queries=validation_queries,
+        n_candidates=validation_candidates,
+        seed=seed,
+    )
     return TrainingData(
         windows=windows,
         pairs=_pair_data(paths.pairs),
         words=read_words(paths.words),
-        known=read_known(paths.known),
+        known=known,
         validation_windows=heldout.rows(evenly(len(heldout), validation_windows)),
         validation_positive=positive,
         validation_negative=negative,
+        validation_retrieval=retrieval,
     )
+
+
+def _candidate_words(path: Path) -> NDArray[np.bool_]:
+    """Return which words of the table can be found: those of the code but for keywords, as in the evaluation."""
+    table = tables.read(path, tables.WORDS, ["word", "in_code"])
+    is_keyword = pc.is_in(table["word"], value_set=pa.array(sorted(KEYWORDS)))
+    return np.asarray(pc.and_not(table["in_code"], is_keyword).to_numpy())
 
 
 def regular_ids(model_folder: Path, special: Sequence[int]) -> Ints:
@@ -111,9 +148,8 @@ def _pair_data(path: Path) -> PairData:
     return PairData(a[first], b[first], Rows.end_to_end(b[~is_positive], np.concatenate([[0], np.cumsum(counts)])))
 
 
-def _matched_pairs(path: Path, wanted: int) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints]]:
+def _matched_pairs(table: pa.Table, wanted: int) -> tuple[tuple[Ints, Ints], tuple[Ints, Ints]]:
     """Return evenly spaced validation positives with their frequency-matched negatives."""
-    table = tables.read(path, tables.PAIRS, ["word_id_a", "word_id_b", "label", "kind"])
     a, b = (table[c].to_numpy().astype(np.int64) for c in ("word_id_a", "word_id_b"))
     kind = np.array(table["kind"].to_pylist(), dtype=object)
     group = np.cumsum(table["label"].to_numpy() == 1)

@@ -38,6 +38,7 @@ class _State:
     trained_s: float = 0.0
     best_value: float | None = None
     best_step: int | None = None
+    figures_at_best: dict[str, float | None] = field(default_factory=dict)
     validations_since_best: int = 0
     plateau_factor: float = 1.0
     validations_on_plateau: int = 0
@@ -108,7 +109,7 @@ class _Loop:
         while state.step < n_steps and not state.stopped_early:
             self._step(batches.get(state.step), is_bad)
             state.step += 1
-            validates = state.step % self.context.settings.validate_every_steps == 0 or state.step == n_steps
+            validates = self.context.plan.validates_after(state.step, self.context.settings.validate_every_steps)
             if state.step % self.rhythm.checksum_every_steps == 0:
                 self._check_alike()
             if not validates and state.step % self.rhythm.log_every_steps:
@@ -237,7 +238,7 @@ class _Loop:
         self._look_for_collapse(found)
         sign = -1 if settings.best_metric == "mlm_loss" else 1
         if state.best_value is None or sign * (value - state.best_value) > settings.min_gain:
-            state.best_value, state.best_step = value, state.step
+            state.best_value, state.best_step, state.figures_at_best = value, state.step, found
             state.validations_since_best = state.validations_on_plateau = 0
             self._keep_best({"step": state.step, settings.best_metric: value})
             return
@@ -304,6 +305,9 @@ def _summary(context: Context, state: _State) -> dict[str, Any]:
         "steps": state.step,
         "planned_steps": context.plan.n_steps,
         "best_step": state.best_step,
+        "best_metric": context.settings.best_metric,
+        "best_value": state.figures_at_best.get(context.settings.best_metric),
+        "figures_at_best": state.figures_at_best,
         "stopped_early": state.stopped_early,
         "collapsed_at_steps": state.collapsed_at_steps,
         "resumed_at_steps": state.resumed,

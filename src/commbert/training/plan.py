@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,12 @@ class Plan:
     n_steps: int
     n_parts: int
     """Least number of micro-batches of a step."""
+    steps_per_epoch: int
+    """Of the stream that ``training.epoch`` names."""
+
+    def validates_after(self, step: int, every: int | Literal["epoch"]) -> bool:
+        """Return whether a validation follows the step, counted from 1; the last one always has one."""
+        return step % (self.steps_per_epoch if every == "epoch" else every) == 0 or step == self.n_steps
 
     def coverage(self) -> dict[str, float]:
         """Return how many times each stream is read: no stream is cut to the shorter one."""
@@ -79,8 +86,10 @@ def make_plan(settings: TrainingSettings, *, n_windows: int, n_pairs: int, world
     pairs = Stream("pairs", n_pairs, settings.batch_pairs * factor, settings.seed)
     lengths = {"windows": windows.steps_per_epoch, "pairs": pairs.steps_per_epoch}
     lengths["longer"] = max(lengths.values())
-    n_steps = settings.epochs * (lengths[settings.epoch] or lengths["longer"])
-    return Plan(windows, pairs, min(n_steps, settings.max_steps or n_steps), settings.micro_batches * factor)
+    steps_per_epoch = lengths[settings.epoch] or lengths["longer"]
+    n_steps = settings.epochs * steps_per_epoch
+    n_steps = min(n_steps, settings.max_steps or n_steps)
+    return Plan(windows, pairs, n_steps, settings.micro_batches * factor, steps_per_epoch)
 
 
 def cut(lengths: Ints, *, n_parts: int, most_tokens: int) -> Ints:

@@ -26,6 +26,7 @@ class Record:
         self._since_s = 0.0
         self.last: dict[str, Any] = {}
         """The last step that was written."""
+        self._validated = ""
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -63,7 +64,9 @@ class Record:
         """Write a row."""
         if row["event"] == "step":
             self.last = row
-            self._progress.update(row["step"], _figures(row))
+            self._progress.update(row["step"], _figures(row) + self._validated)
+        else:
+            self._validated = _validation_figures(row)
         if self._file is not None and self._path is not None:
             with disk_full_named(self._path):
                 self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
@@ -88,3 +91,10 @@ def _figures(row: dict[str, Any]) -> str:
         f"{name} {row[key]:.3f}" for name, key in (("mlm", "mlm_loss"), ("pairs", "contrastive_loss")) if row[key]
     ]
     return ", ".join([*parts, f"{row['tokens_per_s']:,.0f} tokens/s"])
+
+
+def _validation_figures(row: dict[str, Any]) -> str:
+    """Return the hard figures of the last validation, which stay in the line until the next one."""
+    names = (("novel AUC", "auc_frequency_matched_novel"), ("MRR", "retrieval_mrr"))
+    parts = [f"{name} {row[key]:.3f}" for name, key in names if row.get(key) is not None]
+    return f"; validation: {', '.join(parts)}" if parts else ""

@@ -1,5 +1,7 @@
 """What is measured while training runs, on rows of the validation split."""
 
+from typing import Any
+
 import numpy as np
 
 from commbert.errors import TrainingError
@@ -8,36 +10,46 @@ from commbert.nn.measures import auc, cosines, mlm_scores
 from commbert.nn.model import text_vectors
 from commbert.training.batches import Context
 
+FIGURES = (
+    "hard",
+    "auc_frequency_matched_novel",
+    "retrieval_mrr",
+    "auc_frequency_matched",
+    "mlm_loss",
+    "mlm_top1",
+    "mean_negative_cosine",
+)
+
 
 def check_best_metric(context: Context) -> None:
     """Say before the first step that the metric which is to choose ``best/`` cannot be measured."""
     metric, data = context.settings.best_metric, context.data
     has_rows = {
         "auc_frequency_matched": len(data.validation_positive[0]) > 0,
+        "auc_frequency_matched_novel": bool(data.validation_is_novel.any()),
+        "retrieval_mrr": len(data.validation_retrieval) > 0,
         "mlm_loss": bool(data.validation_windows) and context.plan.windows.n_rows > 0,
     }
-    if not has_rows[metric]:
+    parts = ("auc_frequency_matched_novel", "retrieval_mrr") if metric == "hard" else (metric,)
+    lacking = [part for part in parts if not has_rows[part]]
+    if lacking:
         raise TrainingError(
-            f"training.best_metric {metric}: expected rows for it in the validation split, found none. "
-            "Choose the other metric, or raise corpus.split.validation."
+            f"training.best_metric {metric}: expected rows for {' and '.join(lacking)} in the validation split, found "
+            "none. Choose another metric, or raise corpus.split.validation."
         )
 
 
 def validation_figures(model: Bert, context: Context) -> dict[str, float | None]:
-    """Return the hard pair metric, the MLM figures and the mean cosine of unrelated words."""
+    """Return the pair metrics, the retrieval, the MLM figures and the mean cosine of unrelated words.
+
+    ``hard`` is the mean of ``auc_frequency_matched_novel`` and ``retrieval_mrr``. What has no rows is None.
+    """
+    found: dict[str, float | None] = dict.fromkeys(FIGURES)
+    found |= _of_words(model, context)
+    novel, mrr = found["auc_frequency_matched_novel"], found["retrieval_mrr"]
+    if novel is not None and mrr is not None:
+        found["hard"] = (novel + mrr) / 2
     data = context.data
-    found: dict[str, float | None] = {"auc_frequency_matched": None, "mlm_loss": None, "mlm_top1": None}
-    (a, b), (c, d) = data.validation_positive, data.validation_negative
-    if len(a):
-        words = np.unique(np.concatenate([a, b, c, d]))
-        vectors = text_vectors(
-            model, data.words.rows(words), context.specials, pooling=context.pooling, device=context.device
-        )
-        row = {int(w): i for i, w in enumerate(words)}
-        at = [np.array([row[int(w)] for w in ids]) for ids in (a, b, c, d)]
-        positive, negative = cosines(vectors, at[0], at[1]), cosines(vectors, at[2], at[3])
-        found["auc_frequency_matched"] = auc(positive, negative)
-        found["mean_negative_cosine"] = float(negative.mean())
     if data.validation_windows and context.plan.windows.n_rows:
         scores = mlm_scores(
             model,
@@ -49,4 +61,32 @@ def validation_figures(model: Bert, context: Context) -> dict[str, float | None]
         )
         found["mlm_loss"] = float(scores.loss.mean())
         found["mlm_top1"] = float((scores.rank == 0).mean())
+    return found
+
+
+def _of_words(model: Bert, context: Context) -> dict[str, float]:
+    """Return the figures of word vectors; each word is encoded once for all of them."""
+    data = context.data
+    (a, b), (c, d), retrieval = data.validation_positive, data.validation_negative, data.validation_retrieval
+    words = np.unique(np.concatenate([a, b, c, d, retrieval.words]))
+    if not len(words):
+        return {}
+    vectors = text_vectors(
+        model, data.words.rows(words), context.specials, pooling=context.pooling, device=context.device
+    )
+
+    def rows(ids: Any) -> Any:
+        return np.searchsorted(words, ids)
+
+    found: dict[str, float] = {}
+    if len(a):
+        positive, negative = cosines(vectors, rows(a), rows(b)), cosines(vectors, rows(c), rows(d))
+        found["auc_frequency_matched"] = auc(positive, negative)
+        found["mean_negative_cosine"] = float(negative.mean())
+        novel = data.validation_is_novel
+        if novel.any():
+            found["auc_frequency_matched_novel"] = auc(positive[novel], negative[novel])
+    if len(retrieval):
+        query, candidate = vectors[rows(retrieval.query)], vectors[rows(retrieval.candidate)]
+        found["retrieval_mrr"] = retrieval.mean_reciprocal_rank(query, candidate)
     return found
