@@ -208,8 +208,8 @@ KNOWN_PAIRS = Table(
 WORD_VECTORS = Table(
     "baselines/word_vectors",
     1,
-    # Rows by word_id, as in tokenizer/words. All vectors of a table are equally long, of length 1, or 0 where nothing is
-    # known of the word.
+    # Rows by word_id, as in tokenizer/words. All vectors of a table hold equally many numbers; their length is 1, or 0
+    # where nothing is known of the word.
     _schema(word_id=pa.uint32(), vector=_list(pa.float32())),
 )
 SCORES = Table(

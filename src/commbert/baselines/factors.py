@@ -78,7 +78,9 @@ def _leading_right(tall: csr_array, dims: int, seed: int) -> Floats:
     try:
         _, vectors = eigsh(gram, k=dims, v0=start, maxiter=20 * n)
     except ArpackNoConvergence as error:
-        raise DataError(f"baselines.dims: the decomposition to {dims} dimensions does not converge. Lower it.") from error
+        raise DataError(
+            f"baselines.dims: the decomposition to {dims} dimensions does not converge. Lower it."
+        ) from error
     return np.asarray(vectors)
 
 
@@ -92,4 +94,4 @@ def unit_rows(rows: Floats, norms: Floats) -> NDArray[np.float32]:
     length = np.linalg.norm(rows, axis=1)
     is_known = length > _NOISE * norms
     out = np.divide(rows, length[:, None], out=np.zeros_like(rows), where=is_known[:, None])
-    return out.astype(np.float32)
+    return np.asarray(out, np.float32)

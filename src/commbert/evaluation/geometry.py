@@ -26,7 +26,6 @@ MIN_RANK_SHARE = 0.1
 
 _HUB_NEIGHBOURS = 10
 _COLUMNS_AT_ONCE = 32_768
-_GROUP = 64
 
 
 def alignment(vectors: Tensor, a: Ints, b: Ints) -> float:
@@ -134,9 +133,9 @@ def neighbours(
 def hubness(index: Ints, n: int) -> float:
     """Return the skewness of how often each row is among the 10 nearest of others; 0 if all are so equally often.
 
-    Near 0: no word is everybody's neighbour. Asked of a sample of the rows, it is the hubness among all n rows as seen by
-    the sample: the fewer are asked, the more chance in the counts pulls it towards that of a Poisson law of their mean,
-    1 / sqrt(10 q / n). Compare models at the same q and n.
+    Near 0: no word is everybody's neighbour. If q of the n rows are asked, sampled is who names neighbours; any of the
+    n may be named. The counts then hold chance too, and the fewer are asked, the nearer is their skewness to that of a
+    Poisson law of their mean, (10 q / n)^-1/2: compare models at equal q and n.
 
     Args:
         index: [q, k] nearest rows of q rows, as ``neighbours`` gives them; the first 10 are counted.
@@ -226,15 +225,15 @@ def _squared_distances(vectors: Tensor, a: Ints, b: Ints) -> Tensor:
 def _nearest(vectors: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return the k nearest of some rows: of one piece of all rows after the other, with the best so far."""
     index = torch.empty(len(rows), 0, dtype=torch.int64, device=vectors.device)
-    cosine = torch.empty(len(rows), 0, device=vectors.device)
+    cosine = torch.empty(len(rows), 0, dtype=vectors.dtype, device=vectors.device)
     asked = vectors[rows]
     for first, columns in _pieces(vectors):
-        scores = (asked @ columns.T).float()
+        scores = asked @ columns.T
         own = torch.nonzero((rows >= first) & (rows < first + len(columns)))[:, 0]
         scores[own, rows[own] - first] = -torch.inf
         new, score = _top(scores, min(k, len(columns)))
         # Stable: what came before stands first among equals, and its rows are lower.
-        cosine, order = torch.cat([cosine, score], 1).sort(1, descending=True, stable=True)
+        cosine, order = torch.cat([cosine, score], 1).sort(dim=1, descending=True, stable=True)
         index = torch.cat([index, new + first], 1).gather(1, order)[:, :k]
         cosine = cosine[:, :k]
     return index, cosine
@@ -247,13 +246,15 @@ def _pieces(vectors: Tensor) -> Iterator[tuple[int, Tensor]]:
 
 def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return columns and values of the k highest of each row, highest first; of equal ones the lower columns."""
-    least = torch.topk(scores, k).values[:, -1:]
-    chosen = scores >= least
-    crowded = torch.nonzero(chosen.sum(1) > k)[:, 0]
-    if len(crowded):
-        some, bound = scores[crowded], least[crowded]
+    best = torch.topk(scores, min(k + 1, scores.shape[1]))
+    columns = best.indices[:, :k]
+    crowded = torch.nonzero(best.values[:, k - 1] == best.values[:, -1])[:, 0]
+    if best.values.shape[1] > k and len(crowded):
+        # More are equal to the last than have a place, and topk takes any of them.
+        some, bound = scores[crowded], best.values[crowded, -1:]
         above, equal = some > bound, some == bound
-        chosen[crowded] = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
-    columns = torch.nonzero(chosen)[:, 1].view(len(scores), k)
-    values, order = scores.gather(1, columns).sort(1, descending=True, stable=True)
+        chosen = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
+        columns[crowded] = torch.nonzero(chosen)[:, 1].view(-1, k)
+    columns = columns.sort(dim=1).values
+    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
     return columns.gather(1, order), values
