@@ -205,6 +205,13 @@ KNOWN_PAIRS = Table(
     # Rows by word_id_a, then word_id_b; word_id_a < word_id_b. Pairs that share a training line anywhere.
     _schema(word_id_a=pa.uint32(), word_id_b=pa.uint32()),
 )
+WORD_VECTORS = Table(
+    "baselines/word_vectors",
+    1,
+    # Rows by word_id, as in tokenizer/words. All vectors of a table hold equally many numbers; their length is 1, or 0
+    # where nothing is known of the word.
+    _schema(word_id=pa.uint32(), vector=_list(pa.float32())),
+)
 SCORES = Table(
     "evaluation/scores",
     1,

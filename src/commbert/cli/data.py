@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from commbert.cli.options import In, Ins, Log, Out, Runtime, Settings, Threads, Usage, app, parsed, run_stage
+from commbert.settings.baselines import BaselineKind
 
 
 @app.command()
@@ -334,3 +335,39 @@ def pairs(
         )
 
     run_stage("pairs", log, usage, work, threads)
+
+
+@app.command()
+def baseline(
+    kind: Annotated[BaselineKind, typer.Option(help="From the lines that words share, or from their spelling.")],
+    settings: Settings,
+    pairs_settings: Annotated[str, typer.Option(help="The section pairs, as JSON: long lines and keywords.")],
+    files: In,
+    shards: In,
+    lexed: Ins,
+    corpus_words: In,
+    words: In,
+    vectors_out: Out,
+    summary_out: Out,
+    threads: Threads = 1,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Make word vectors without a language model, to measure the model against."""
+
+    def work() -> Any:
+        from commbert.settings.baselines import BaselinesSettings
+        from commbert.settings.pairs import PairsSettings
+        from commbert.stages import baseline as stage
+
+        folders = {folder.name: folder for folder in lexed}
+        return stage.run(
+            parsed(BaselinesSettings, settings, "baselines"),
+            parsed(PairsSettings, pairs_settings, "pairs"),
+            kind=kind,
+            data=stage.BaselinePaths(files, shards, folders, corpus_words, words),
+            vectors_out=vectors_out,
+            summary_out=summary_out,
+        )
+
+    run_stage("baseline", log, usage, work, threads)

@@ -1,6 +1,6 @@
 """Reading the tables of the corpus and of its shards back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ LEXED = {
     for kind in ("word", "pretoken")
 }
 """Names of the tables in the folder that the stage ``lex`` makes of a shard."""
+_NO_WORD = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,49 @@ def splits_of_shards(files: Path, shards: Path) -> dict[str, ShardSplits]:
 
 def _split_numbers(names: list[str]) -> NDArray[np.int8]:
     return np.array([tables.SPLITS.index(n) if n else -1 for n in names], np.int8)
+
+
+@dataclass(frozen=True)
+class ShardLines:
+    """Some lines of a shard with the words of the corpus; line i holds ``word_ids[offsets[i]:offsets[i + 1]]``."""
+
+    word_ids: NDArray[np.uint32]
+    """Distinct in each line, in no order; 2^32 - 1 for a word that only dropped files hold."""
+    offsets: NDArray[np.int64]
+    line: NDArray[np.uint64]
+    """[n_lines] a number of each line that no other line of the corpus has: file_id * 2^32 + line_no."""
+    split: NDArray[np.int8]
+    """[n_lines] index of each line's split in ``tables.SPLITS``, -1 in a dropped file."""
+
+
+def word_ids_of_codes(words: pl.DataFrame, lexed: Path) -> NDArray[np.uint32]:
+    """Return for each code of a shard its word_id, 2^32 - 1 for a word that only dropped files hold.
+
+    Args:
+        words: Columns word and word_id of the table corpus/words.
+        lexed: Folder of the stage ``lex`` of the shard.
+    """
+    own = pl.DataFrame(tables.read(lexed / LEXED["word"]["strings"], tables.SHARD_WORDS))
+    found = own.join(words.select("word", "word_id"), on="word", how="left", maintain_order="left")["word_id"]
+    return np.asarray(found.fill_null(_NO_WORD).to_numpy())
+
+
+def lines_of_shard(lexed: Path, splits: ShardSplits, id_of_code: NDArray[np.uint32]) -> Iterator[ShardLines]:
+    """Yield the lines of a shard that hold two words or more, piece by piece, in order.
+
+    Args:
+        lexed: Folder of the stage ``lex`` of the shard.
+        splits: Where the files of the shard went.
+        id_of_code: As ``word_ids_of_codes`` gives them.
+    """
+    path = lexed / LEXED["word"]["lines"]
+    for piece in tables.read_whole_files(path, tables.LINE_CODES, tables.LINE_CODES.schema.names):
+        file_no = piece["file_no"].to_numpy()
+        split = splits.of(file_no, path)
+        codes, offsets = tables.list_values(piece["codes"])
+        file_id = file_no.astype(np.uint64) + np.uint64(splits.first_file_id)
+        line = file_id << np.uint64(32) | piece["line_no"].to_numpy().astype(np.uint64)
+        yield ShardLines(id_of_code[codes], offsets, line, split)
 
 
 def total_counts(files: Path, shards: Path, folders: Mapping[str, Path], kind: str) -> pl.DataFrame:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from commbert.errors import SettingsError
 from commbert.settings.base import Name, Section, merged
+from commbert.settings.baselines import BaselinesSettings
 from commbert.settings.corpus import CorpusSettings
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.model import ModelSettings
@@ -39,6 +40,8 @@ class Config(Section):
     """Rows of the masked language model."""
     pairs: PairsSettings = PairsSettings()
     """Word pairs."""
+    baselines: BaselinesSettings = BaselinesSettings()
+    """Word vectors without a language model."""
     model: ModelSettings
     """What training starts from."""
     training: TrainingSettings = TrainingSettings()

@@ -1,7 +1,7 @@
 """draw: the words of one shard's lines to positive pairs that may be taken, and the sets of pairs that share a line."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import polars as pl
 
 from commbert import tables
 from commbert.artifacts import atomic_folder
-from commbert.corpus.reading import LEXED, ShardSplits, splits_of_shards
+from commbert.corpus.reading import lines_of_shard, splits_of_shards, word_ids_of_codes
 from commbert.known import pair_keys
 from commbert.pairs.keys import KeySet
 from commbert.pairs.positives import (
@@ -34,7 +34,6 @@ DRAWN, HELDOUT_LINES, COUNTS = "drawn.parquet", "heldout_lines.parquet", "counts
 KEYS = {True: "training_keys.parquet", False: "heldout_keys.parquet"}
 """Names in the folder of a shard; of the keys by whether they are of the training split."""
 _TRAIN = tables.SPLITS.index("train")
-_NO_WORD = 0xFFFFFFFF
 _PARTNERS = 256
 """Words of one line that are known to share it, at least: of a longer line, so many are drawn."""
 
@@ -60,10 +59,11 @@ def run(settings: PairsSettings, *, files: Path, shards: Path, lexed: Path, word
             tables.writing(tmp / HELDOUT_LINES, tables.LINE_WORDS, provenance=provenance) as heldout,
         ):
             drawer = _Drawer(settings, word_ids, lambda split, pairs: drawn.add(_drawn_columns(pairs, split)))
-            for split, lines in _lines(lexed, splits, word_ids):
+            for some in lines_of_shard(lexed, splits, word_ids.id_of_code):
+                lines = line_words(some.word_ids, some.offsets, some.line)
                 for number in range(len(tables.SPLITS)):
-                    drawer.draw(number, rows_of(lines, split == number))
-                heldout.add(_line_columns(rows_of(lines, split > _TRAIN)))
+                    drawer.draw(number, rows_of(lines, some.split == number))
+                heldout.add(_line_columns(rows_of(lines, some.split > _TRAIN)))
             drawer.finish()
         for training, keys in drawer.keys.items():
             tables.write(tmp / KEYS[training], tables.PAIR_KEYS, {"key": keys.sorted()}, provenance=provenance)
@@ -77,9 +77,7 @@ class _Words:
 
     def __init__(self, words: Path, lexed: Path, settings: PairsSettings) -> None:
         table = pl.DataFrame(tables.read(words, tables.CORPUS_WORDS, ["word_id", "word", "n_lines", "is_keyword"]))
-        own = pl.DataFrame(tables.read(lexed / LEXED["word"]["strings"], tables.SHARD_WORDS))
-        found = own.join(table.select("word", "word_id"), on="word", how="left", maintain_order="left")["word_id"]
-        self.id_of_code = found.fill_null(_NO_WORD).to_numpy()
+        self.id_of_code = word_ids_of_codes(table, lexed)
         """[n_codes] word_id; words of dropped files only have none."""
         keyword = table["is_keyword"].to_numpy()
         self.usable = ~keyword if settings.drop_keywords else np.ones(len(keyword), np.bool_)
@@ -122,18 +120,6 @@ class _Drawer:
     def finish(self) -> None:
         for split, sample in self._samples.items():
             self._give(split, sample.taken().by_line())
-
-
-def _lines(lexed: Path, splits: ShardSplits, words: _Words) -> Iterator[tuple[np.ndarray, LineWords]]:
-    """Yield the lines of the shard, piece by piece, with the number of each line's split."""
-    path = lexed / LEXED["word"]["lines"]
-    for piece in tables.read_whole_files(path, tables.LINE_CODES, tables.LINE_CODES.schema.names):
-        file_no = piece["file_no"].to_numpy()
-        split = splits.of(file_no, path)
-        codes, offsets = tables.list_values(piece["codes"])
-        file_id = file_no.astype(np.uint64) + np.uint64(splits.first_file_id)
-        line = file_id << np.uint64(32) | piece["line_no"].to_numpy().astype(np.uint64)
-        yield split, line_words(words.id_of_code[codes], offsets, line)
 
 
 def _line_columns(lines: LineWords) -> dict[str, Any]:

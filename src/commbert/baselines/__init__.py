@@ -1,0 +1,1 @@
+"""Word vectors without a language model."""

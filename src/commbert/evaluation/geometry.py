@@ -1,0 +1,260 @@
+"""How word vectors lie on the sphere: near what belongs together, spread over all else, or collapsed.
+
+All functions take unit vectors, finite and none of them 0: words without a vector are left out by the caller.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import skew
+from torch import Tensor
+
+Ints = NDArray[np.int64]
+
+MAX_MEAN_COSINE = 0.9
+"""The mean cosine of random words is about the squared length of their mean vector, the part that all words share:
+above this, less than a tenth of a vector's squared length is left to tell it from others. Random words of contextual
+models were found at 0.99 in the worst case and below 0.6 in BERT's layers (Ethayarajh 2019, doi:10.18653/v1/D19-1006,
+figure 1)."""
+MIN_RANK_SHARE = 0.1
+"""Least effective rank of the centred vectors, of the largest possible: below it nine of ten dimensions are unused
+(dimensional collapse, Jing et al. 2022, arXiv:2110.09348). Independent directions reach 0.9 and more, see the tests."""
+
+_HUB_NEIGHBOURS = 10
+_COLUMNS_AT_ONCE = 32_768
+
+
+def alignment(vectors: Tensor, a: Ints, b: Ints) -> float:
+    """Return the mean squared distance of positive pairs, 0 to 4; NaN without pairs.
+
+    Args:
+        vectors: [n, h] unit vectors.
+        a: [pairs] rows of the first words.
+        b: [pairs] rows of the second words.
+
+    Reference: Wang & Isola 2020, arXiv:2005.10242, section 4.1, L_align with alpha = 2.
+    """
+    return _mean(_squared_distances(vectors, a, b))
+
+
+def uniformity(vectors: Tensor, a: Ints, b: Ints, *, t: float = 2.0) -> float:
+    """Return the logarithm of the mean of exp(-t d^2) over random pairs, d their distance; -4t to 0; NaN without pairs.
+
+    Lower is more evenly spread: 0 if all vectors are one; about -2t where most pairs are orthogonal.
+
+    Args:
+        vectors: [n, h] unit vectors.
+        a: [pairs] rows of the first words, as ``random_pairs`` draws them.
+        b: [pairs] rows of the second words.
+        t: Width of the kernel.
+
+    Reference: Wang & Isola 2020, arXiv:2005.10242, section 4.1, L_uniform.
+    """
+    if not len(a):
+        return float("nan")
+    exponents = -t * _squared_distances(vectors, a, b)
+    return float(torch.logsumexp(exponents, 0)) - math.log(len(a))
+
+
+def mean_random_cosine(vectors: Tensor, a: Ints, b: Ints) -> float:
+    """Return the mean cosine of pairs of rows, as ``random_pairs`` draws them; NaN without pairs."""
+    return _mean(1.0 - _squared_distances(vectors, a, b) / 2.0)
+
+
+def random_pairs(n: int, n_pairs: int, seed: int) -> tuple[Ints, Ints]:
+    """Draw pairs of different rows, evenly and independently; none if there are fewer than two rows."""
+    if n < 2:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    rng = np.random.default_rng([seed, n])
+    a = rng.integers(0, n, n_pairs)
+    return a, (a + rng.integers(1, n, n_pairs)) % n
+
+
+def effective_rank(vectors: Tensor, *, centred: bool = False) -> float:
+    """Return exp(entropy of the singular values as shares of their sum), 1 to min(n, h); 0 if all are 0; NaN of none.
+
+    Args:
+        vectors: [n, h].
+        centred: Take the mean vector off first. It tells more of word vectors: those of a language model share a large
+            mean, one singular value that hides how many dimensions tell words apart.
+
+    Reference: Roy & Vetterli 2007, "The effective rank: a measure of effective dimensionality", EUSIPCO, definition 1.
+    """
+    if not len(vectors):
+        return float("nan")
+    mean = vectors.double().mean(0)
+    gram = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    for rows in vectors.split(_COLUMNS_AT_ONCE):
+        some = rows.double() - mean if centred else rows.double()
+        gram += some.T @ some
+    squares = torch.linalg.eigvalsh(gram)
+    # Below this share of the squared lengths, eigenvalues are rounding of the vectors' own float32.
+    noise = torch.finfo(torch.float32).eps ** 2 * len(vectors) * vectors.shape[1]
+    values = squares[squares > noise].sqrt()
+    share = values / values.sum()
+    return float(torch.exp(-(share * share.log()).sum())) if len(values) else 0.0
+
+
+def neighbours(
+    vectors: Tensor, k: int, *, block_rows: int = 256, queries: Ints | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the k nearest other rows of each row by cosine, exactly, nearest first; of equal ones the lower row.
+
+    Time grows with queries times rows; memory is that of ``block_rows`` times 32,768 cosines, some times over, however
+    many rows there are.
+
+    Args:
+        vectors: [n, h] unit vectors.
+        k: Neighbours, at most n - 1 are given.
+        block_rows: Queries at once.
+        queries: [q] rows that are asked; None = all.
+
+    Returns:
+        [q, min(k, n - 1)] rows of the neighbours, and their cosines.
+    """
+    n = len(vectors)
+    k = min(k, max(n - 1, 0))
+    asked = torch.arange(n) if queries is None else torch.from_numpy(np.asarray(queries, np.int64))
+    index, cosine = np.empty((len(asked), k), np.int64), np.empty((len(asked), k), np.float32)
+    if not k:
+        return index, cosine
+    at = 0
+    for rows in asked.to(vectors.device).split(block_rows):
+        found, score = _nearest(vectors, rows, k)
+        index[at : at + len(rows)], cosine[at : at + len(rows)] = found.cpu().numpy(), score.cpu().numpy()
+        at += len(rows)
+    return index, cosine
+
+
+def hubness(index: Ints, n: int) -> float:
+    """Return the skewness of how often each row is among the 10 nearest of others; 0 if all are so equally often.
+
+    Near 0: no word is everybody's neighbour. If q of the n rows are asked, sampled is who names neighbours; any of the
+    n may be named. The counts then hold chance too, and the fewer are asked, the nearer is their skewness to that of a
+    Poisson law of their mean, (10 q / n)^-1/2: compare models at equal q and n.
+
+    Args:
+        index: [q, k] nearest rows of q rows, as ``neighbours`` gives them; the first 10 are counted.
+        n: How many rows there are.
+
+    Reference: Radovanovic, Nanopoulos & Ivanovic 2010, JMLR 11:2487-2531, section 2, S_{N_k}.
+    """
+    occurrences = np.bincount(index[:, :_HUB_NEIGHBOURS].ravel(), minlength=n)
+    return float(skew(occurrences)) if len(np.unique(occurrences)) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Figures of one embedding."""
+
+    alignment: float
+    uniformity: float
+    mean_random_cosine: float
+    effective_rank: float
+    effective_rank_centred: float
+    largest_rank: int
+    """Largest effective rank that so many centred vectors of this length can have."""
+    hubness: float
+
+
+def geometry(
+    vectors: Tensor, a: Ints, b: Ints, *, n_pairs: int = 100_000, n_queries: int = 10_000, seed: int
+) -> Geometry:
+    """Return all figures.
+
+    Args:
+        vectors: [n, h] unit vectors of the words that take part.
+        a: [pairs] rows of the first words of positive pairs.
+        b: [pairs] rows of the second words.
+        n_pairs: Random pairs for uniformity and the mean cosine.
+        n_queries: Rows that are asked for their neighbours, drawn without replacement; all if there are no more.
+        seed: Draws pairs and queries.
+    """
+    n = len(vectors)
+    c, d = random_pairs(n, n_pairs, seed)
+    queries = np.sort(np.random.default_rng([seed, n, 1]).permutation(n)[:n_queries])
+    index, _ = neighbours(vectors, _HUB_NEIGHBOURS, queries=queries)
+    return Geometry(
+        alignment=alignment(vectors, a, b),
+        uniformity=uniformity(vectors, c, d),
+        mean_random_cosine=mean_random_cosine(vectors, c, d),
+        effective_rank=effective_rank(vectors),
+        effective_rank_centred=effective_rank(vectors, centred=True),
+        largest_rank=min(max(n - 1, 0), vectors.shape[1]),
+        hubness=hubness(index, n),
+    )
+
+
+def collapse(found: Geometry) -> list[str]:
+    """Return the reasons to call an embedding collapsed, none if it is not.
+
+    A figure that is no number is a reason too: of fewer than two words nothing can be said.
+    """
+    reasons: list[str] = []
+    if not found.mean_random_cosine <= MAX_MEAN_COSINE:
+        reasons.append(
+            f"The mean cosine of random words is {found.mean_random_cosine:.3f}, above {MAX_MEAN_COSINE}: "
+            "all words point one way."
+        )
+    least = MIN_RANK_SHARE * found.largest_rank
+    if not found.effective_rank_centred >= least:
+        reasons.append(
+            f"The effective rank of the centred vectors is {found.effective_rank_centred:.1f}, below {least:.1f} "
+            f"({MIN_RANK_SHARE:.0%} of {found.largest_rank}): most dimensions are unused."
+        )
+    return reasons
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def _squared_distances(vectors: Tensor, a: Ints, b: Ints) -> Tensor:
+    """Return [pairs] float64."""
+    parts = [torch.empty(0, dtype=torch.float64)]
+    for at in range(0, len(a), _COLUMNS_AT_ONCE):
+        rows = [torch.from_numpy(x[at : at + _COLUMNS_AT_ONCE]).to(vectors.device) for x in (a, b)]
+        parts.append((vectors[rows[0]].double() - vectors[rows[1]].double()).square().sum(1).cpu())
+    return torch.cat(parts)
+
+
+def _nearest(vectors: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k nearest of some rows: of one piece of all rows after the other, with the best so far."""
+    index = torch.empty(len(rows), 0, dtype=torch.int64, device=vectors.device)
+    cosine = torch.empty(len(rows), 0, dtype=vectors.dtype, device=vectors.device)
+    asked = vectors[rows]
+    for first, columns in _pieces(vectors):
+        scores = asked @ columns.T
+        own = torch.nonzero((rows >= first) & (rows < first + len(columns)))[:, 0]
+        scores[own, rows[own] - first] = -torch.inf
+        new, score = _top(scores, min(k, len(columns)))
+        # Stable: what came before stands first among equals, and its rows are lower.
+        cosine, order = torch.cat([cosine, score], 1).sort(dim=1, descending=True, stable=True)
+        index = torch.cat([index, new + first], 1).gather(1, order)[:, :k]
+        cosine = cosine[:, :k]
+    return index, cosine
+
+
+def _pieces(vectors: Tensor) -> Iterator[tuple[int, Tensor]]:
+    for first in range(0, len(vectors), _COLUMNS_AT_ONCE):
+        yield first, vectors[first : first + _COLUMNS_AT_ONCE]
+
+
+def _top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return columns and values of the k highest of each row, highest first; of equal ones the lower columns."""
+    best = torch.topk(scores, min(k + 1, scores.shape[1]))
+    columns = best.indices[:, :k]
+    crowded = torch.nonzero(best.values[:, k - 1] == best.values[:, -1])[:, 0]
+    if best.values.shape[1] > k and len(crowded):
+        # More are equal to the last than have a place, and topk takes any of them.
+        some, bound = scores[crowded], best.values[crowded, -1:]
+        above, equal = some > bound, some == bound
+        chosen = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
+        columns[crowded] = torch.nonzero(chosen)[:, 1].view(-1, k)
+    columns = columns.sort(dim=1).values
+    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return columns.gather(1, order), values
