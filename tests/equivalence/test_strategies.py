@@ -45,10 +45,10 @@ def _run(folder, strategy, processes, chosen, *, stop_after=None, model=None):
     model = model or network(dtype=torch.float64)
     original = loop.add_gradient
 
-    def stopping(network_, at, batch, temperature):
+    def stopping(network_, at, batch, *rest):
         if batch.step + 1 == stop_after:
             signal.raise_signal(signal.SIGTERM)
-        return original(network_, at, batch, temperature)
+        return original(network_, at, batch, *rest)
 
     loop.add_gradient = stopping
     try:
@@ -83,8 +83,8 @@ def _poisoned(rank, processes, folder, what):
     """Let the second process alone compute a loss, or a gradient, that is not finite."""
     original = loop.add_gradient
 
-    def poison(network_, at, batch, temperature):
-        sums = original(network_, at, batch, temperature)
+    def poison(network_, at, batch, *rest):
+        sums = original(network_, at, batch, *rest)
         if rank == 1 and batch.step == 2:
             if what == "loss":
                 sums.mlm.fill_(float("nan"))

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from commbert import tables
 from commbert.arrays import distinct as sorted_distinct
@@ -15,6 +18,7 @@ from commbert.artifacts import read_json, write_json
 from commbert.errors import DataError
 from commbert.known import Keys, KnownPairs, contains, key_columns
 from commbert.pairs.keys import KeySet, merged
+from commbert.pairs.lexical import SubWords
 from commbert.pairs.negatives import NO_WORD, Draws, draw_from, draw_matched
 from commbert.pairs.positives import DrawnPairs, Ids, distinct, joined, lowest
 from commbert.provenance import digest, digest_of_files
@@ -23,6 +27,8 @@ from commbert.stages.draw import COUNTS, DRAWN, HELDOUT_LINES, KEYS
 from commbert.text.languages import KEYWORDS
 
 _TRAIN = tables.SPLITS.index("train")
+_NEGATIVE_POWER = 0.75
+"""Of a word's training lines: its chance to be a negative (Mikolov et al. 2013, arXiv:1310.4546, section 2.2)."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,17 @@ class _Vocabulary:
         self.n_lines = table["n_lines"].to_numpy()
         self.english: Ids = np.flatnonzero(table["in_english"].to_numpy() & usable).astype(np.uint32)
         self.code: Ids = np.flatnonzero(usable & (self.n_lines > 0)).astype(np.uint32)
+        self._words = table["word"]
+
+    @cached_property
+    def code_weight(self) -> NDArray[np.float64]:
+        """[n_code] what the chance of a word of the code to be a negative of training is in proportion to."""
+        return np.asarray(self.n_lines[self.code].astype(np.float64) ** _NEGATIVE_POWER)
+
+    @cached_property
+    def sub_words(self) -> SubWords:
+        """Words of the code by the parts that they share."""
+        return SubWords(pl.Series(self._words), self.code)
 
 
 def _key_pieces(paths: Sequence[Path]) -> Iterator[Keys]:
@@ -167,10 +184,17 @@ def _training_negatives(
 ) -> list[tuple[str, Ids]]:
     a, b = drawn.anchors_and_positives()
     draws = Draws(drawn.priority, settings.seed)
-    return [
+    found = [
         ("english", draw_from(vocabulary.english, a, b, known, draws, kind=f"english {i}"))
         for i in range(settings.english_negatives)
     ]
+    for i in range(settings.code_negatives):
+        kind, weight = f"frequent code {i}", vocabulary.code_weight
+        found.append(("random_code", draw_from(vocabulary.code, a, b, known, draws, kind=kind, weight=weight)))
+    if settings.lexical_negatives:
+        lexical = vocabulary.sub_words.candidates(a, b, known, draws, n=settings.lexical_negatives)
+        found += [("lexical", column) for column in lexical.T]
+    return found
 
 
 def _heldout_negatives(
