@@ -12,12 +12,14 @@ from commbert.nn.collectives import Processes, sum_gradients, summed
 from commbert.training.batches import step_batch
 from commbert.training.step import add_gradient
 from equivalence.training_case import (
+    LEVERS,
     NO_DROPOUT,
     context,
     data,
     flat_gradient,
     gradient_of_step,
     network,
+    of_projection,
     parameters,
     rows_of,
     settings,
@@ -31,6 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "joint": {"batch_windows": 16, "batch_pairs": 16},
     "few_pairs": {"batch_windows": 16, "batch_pairs": 3},
     "few_windows": {"batch_windows": 2, "batch_pairs": 16},
+    "levers": {"batch_windows": 16, "batch_pairs": 16, "contrastive": LEVERS["all"]},
 }
 TRAJECTORY: dict[str, Any] = {
     "epochs": 40,
@@ -44,12 +47,13 @@ LOG_TEMPERATURE = -2.0
 def of_step(processes: Processes, case: str, dtype: torch.dtype, n_parts: int, *, is_even: bool = False) -> Any:
     """Return the gradient, the losses, and this process's number of parts and of tokens."""
     model = network(dtype=dtype, **NO_DROPOUT)
-    chosen = settings(**CASES[case], micro_batches=n_parts, contrastive={"symmetric": True})
+    chosen = settings(**CASES[case], micro_batches=n_parts)
     at = context(chosen, data(n_windows=40, n_tokens=(4, 30)), processes=processes)
     found = gradient_of_step(model, at, 1, is_even=is_even)
     tokens = sum(len(p.packed.input_ids) for p in found.batch.parts)
     losses = torch.tensor([found.loss, found.mlm_loss, found.contrastive_loss], dtype=torch.float64)
-    return flat_gradient(model).double(), losses, len(found.batch.parts), tokens
+    whole = torch.cat([flat_gradient(model), *of_projection(found.projection)])
+    return whole.double(), losses, len(found.batch.parts), tokens
 
 
 def of_temperature(processes: Processes, n_parts: int, log_temperature: float = LOG_TEMPERATURE) -> Any:

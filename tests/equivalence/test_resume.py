@@ -23,10 +23,10 @@ def _stop_in_step(monkeypatch, number, kind=signal.SIGTERM):
     """Raise a signal while a step is computed, as a cluster does."""
     original = loop.add_gradient
 
-    def with_signal(model, at, batch, temperature):
+    def with_signal(model, at, batch, *rest):
         if batch.step == number:
             signal.raise_signal(kind)
-        return original(model, at, batch, temperature)
+        return original(model, at, batch, *rest)
 
     monkeypatch.setattr(loop, "add_gradient", with_signal)
 
@@ -68,10 +68,10 @@ def test_a_stopped_training_writes_the_metrics_of_a_straight_one(tmp_path, monke
 def test_a_training_killed_after_its_checkpoint_repeats_what_it_lost(tmp_path, monkeypatch, straight):
     original = loop.add_gradient
 
-    def killed(model, at, batch, temperature):
+    def killed(model, at, batch, *rest):
         if batch.step == 6:
             raise KeyboardInterrupt  # as hard as it gets within a process: nothing is saved on the way out
-        return original(model, at, batch, temperature)
+        return original(model, at, batch, *rest)
 
     with monkeypatch.context() as patch:
         _stop_in_step(patch, 3)
@@ -91,10 +91,10 @@ def test_rows_of_steps_that_a_kill_undid_are_cut_off(tmp_path, monkeypatch):
     _two_checkpoints(tmp_path, monkeypatch)
     original = loop.add_gradient
 
-    def killed(model, at, batch, temperature):
+    def killed(model, at, batch, *rest):
         if batch.step == 8:
             raise KeyboardInterrupt
-        return original(model, at, batch, temperature)
+        return original(model, at, batch, *rest)
 
     monkeypatch.setattr(loop, "add_gradient", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -237,12 +237,12 @@ def test_a_weight_that_is_not_finite_stops_the_step_by_its_number_before_weights
     at = context(settings())
     original = loop.add_gradient
 
-    def poisoned(network_, at_, batch, temperature):
+    def poisoned(network_, at_, batch, *rest):
         if batch.step == 4:
             with torch.no_grad():
                 network_.layers[0].feed_out.weight[0, 0] = value
             before.update(parameters(network_))
-        return original(network_, at_, batch, temperature)
+        return original(network_, at_, batch, *rest)
 
     before: dict[str, torch.Tensor] = {}
     monkeypatch.setattr(loop, "add_gradient", poisoned)
@@ -255,8 +255,8 @@ def test_an_infinite_gradient_of_a_finite_loss_stops_too(tmp_path, monkeypatch):
     model = network()
     original = loop.add_gradient
 
-    def exploded(network_, at, batch, temperature):
-        result = original(network_, at, batch, temperature)
+    def exploded(network_, at, batch, *rest):
+        result = original(network_, at, batch, *rest)
         network_.word_embeddings.weight.grad[7, 7] = float("inf")
         return result
 
@@ -270,10 +270,10 @@ def test_the_last_checkpoint_outlives_a_step_that_is_not_finite(tmp_path, monkey
     store = _two_checkpoints(tmp_path, monkeypatch)
     original = loop.add_gradient
 
-    def poisoned(model, at, batch, temperature):
+    def poisoned(model, at, batch, *rest):
         with torch.no_grad():
             model.embedding_norm.weight[0] = float("nan")
-        return original(model, at, batch, temperature)
+        return original(model, at, batch, *rest)
 
     monkeypatch.setattr(loop, "add_gradient", poisoned)
     with pytest.raises(TrainingError, match="step 6"):

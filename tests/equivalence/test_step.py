@@ -1,5 +1,8 @@
 """One step's loss and gradient: however it is cut into parts, and against transformers' own loss."""
 
+import copy
+import math
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +16,7 @@ from commbert.training.batches import _allowed, masked_windows, step_words
 from commbert.training.data import PairData
 from commbert.training.optimization import trainable_parameters
 from equivalence.training_case import (
+    LEVERS,
     NO_DROPOUT,
     SPECIALS,
     context,
@@ -21,6 +25,7 @@ from equivalence.training_case import (
     gradient,
     gradient_of_step,
     network,
+    of_projection,
     ragged,
     settings,
 )
@@ -63,7 +68,7 @@ def test_mlm_is_transformers_own_loss_and_gradient(dtype, tolerance):
     assert error(found, expected) <= tolerance
 
 
-def _by_hand(model, at, *, symmetric):
+def _by_hand(model, at, *, symmetric, projection=None):
     """InfoNCE, anchor by anchor, in plain loops over words."""
     pairs, words, known = at.data.pairs, at.data.words, set(at.data.known.tolist())
     _, rows = at.plan.pairs.batch(0)
@@ -73,16 +78,39 @@ def _by_hand(model, at, *, symmetric):
     ids = sorted(pool | {a for a, _ in batch})
     inputs = oracle.padded([words[i] for i in ids], SPECIALS)
     hidden = oracle.hidden_states(model, inputs)
-    vectors = functional.normalize(oracle.pooled(hidden, inputs.attention_mask, pooling="mean"), dim=-1)
+    vectors = oracle.pooled(hidden, inputs.attention_mask, pooling="mean")
+    if projection is not None:
+        first, *second = projection.parameters()
+        vectors = vectors @ first.T
+        vectors = vectors.clamp(min=0) @ second[0].T if second else vectors
+    vectors = functional.normalize(vectors, dim=-1)
     vector = dict(zip(ids, vectors, strict=True))
+    lever, weight = at.settings.contrastive, _pmi(pairs) if at.settings.contrastive.pair_weights == "pmi" else None
     terms = []
     for a, p in batch + ([(p, a) for a, p in batch] if symmetric else []):
         negatives = [
             c for c in sorted(pool) if c not in (a, p) and int(pair_keys(np.array([a]), np.array([c]))[0]) not in known
         ]
-        logits = torch.stack([vector[a] @ vector[c] for c in (p, *negatives)]) / at.settings.contrastive.temperature
-        terms.append(torch.logsumexp(logits, 0) - logits[0])
+        logits = torch.stack([vector[a] @ vector[c] for c in (p, *negatives)]) / lever.temperature
+        if lever.hardest is not None:
+            order = sorted(range(1, len(logits)), key=lambda i: -logits[i].item())
+            logits = logits[[0, *order[: lever.hardest]]]
+        positive, others = logits[:1].exp(), logits[1:].exp()
+        if lever.hardness and len(others):
+            share = (lever.hardness * logits[1:]).exp()
+            others = others * share / share.mean()
+        loss = torch.log(positive.sum() + others.sum()) - logits[0]
+        terms.append(loss * (weight[min(a, p), max(a, p)] if weight else 1.0))
     return torch.stack(terms).mean()
+
+
+def _pmi(pairs):
+    """Return the weight of each pair of words, counted in loops, as training holds it: in float32."""
+    rows = [tuple(sorted(r)) for r in zip(pairs.anchor.tolist(), pairs.positive.tolist(), strict=True)]
+    together, ends, n = Counter(rows), Counter(w for r in rows for w in r), len(rows)
+    pmi = {(a, b): max(0.0, math.log(2 * n * c / (ends[a] * ends[b]))) for (a, b), c in together.items()}
+    mean = sum(pmi[r] for r in rows) / n
+    return {r: float(np.float32(w / mean)) for r, w in pmi.items()}
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
@@ -95,6 +123,55 @@ def test_the_pair_loss_is_info_nce_written_as_loops(symmetric):
     expected.backward()
     assert ours.contrastive_loss == pytest.approx(expected.item(), rel=1e-10)
     assert error(found, torch.cat([g.flatten() for g in oracle.gradients(theirs, model).values()])) <= 1e-10
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("lever", LEVERS)
+def test_the_pair_loss_with_its_levers_is_that_written_as_loops(lever, symmetric):
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    plain = {"symmetric": symmetric, "temperature": 0.3}
+    at = context(settings(contrastive={**plain, **LEVERS[lever]}, **PAIRS_ONLY))
+    ours, found = gradient(model, at)
+    theirs, head = oracle.theirs(model), copy.deepcopy(ours.projection)
+    for p in head.parameters() if head is not None else ():
+        p.grad = None
+    expected = _by_hand(theirs, at, symmetric=symmetric, projection=head)
+    expected.backward()
+    assert ours.contrastive_loss == pytest.approx(expected.item(), rel=1e-9)
+    of_model = [g.flatten() for g in oracle.gradients(theirs, model).values()]
+    assert error(found, torch.cat([*of_model, *of_projection(head)])) <= 1e-9
+    without, _ = gradient(model, context(settings(contrastive=plain, **PAIRS_ONLY)))
+    assert abs(without.contrastive_loss - ours.contrastive_loss) > 1e-3
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+@pytest.mark.parametrize("parts", [3, 7])
+def test_parts_give_the_gradient_of_one_batch_with_every_lever(parts, lever):
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    whole, expected = gradient(model, context(settings(micro_batches=1, contrastive=LEVERS[lever])))
+    cut, found = gradient(model, context(settings(micro_batches=parts, contrastive=LEVERS[lever])))
+    assert error(found, expected) <= 1e-10
+    assert cut.loss == pytest.approx(whole.loss, rel=1e-12)
+
+
+def test_the_weights_of_pairs_leave_the_number_of_terms_that_divides_their_sum():
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    at = context(settings(contrastive={"pair_weights": "pmi"}, **PAIRS_ONLY))
+    found, _ = gradient(model, at)
+    assert found.batch.n_terms == 2 * 11
+    _, rows = at.plan.pairs.batch(0)
+    assert found.batch.pair_weight == pytest.approx(float(at.data.pairs.pmi_weights[rows].mean()))
+
+
+@pytest.mark.parametrize(("hardest", "expected"), [(None, 1.5), (1, 1.0), (2, 1.5)])
+def test_the_negatives_that_take_part_are_counted_by_hand(hardest, expected):
+    # Pair (0, 1) has 2 and 3, pair (0, 2) has 3 and not 1, which shares a line with 0: one of four is left out.
+    at = _four_words(symmetric=False, hardest=hardest)
+    known = np.array([(0 << 32) + 1, (1 << 32) + 3], np.uint64)
+    at = replace(at, data=replace(at.data, known=known))
+    result = gradient_of_step(network(), at, 0)
+    assert result.batch.negatives_per_anchor == expected
+    assert result.batch.masked_out_pct == 25.0
 
 
 def test_the_joint_gradient_is_the_weighted_sum_of_both():

@@ -17,7 +17,7 @@ from commbert.nn.collectives import Processes
 from commbert.training import loop
 from commbert.training.checkpoints import CheckpointStore
 from commbert.training.strategies import choose_strategy, make_strategy
-from equivalence.training_case import context, free_port, network, rows_of, settings, train_in, trained
+from equivalence.training_case import LEVERS, context, free_port, network, rows_of, settings, train_in, trained
 
 pytestmark = pytest.mark.slow
 
@@ -27,12 +27,19 @@ CASES = {
     "usual": {},
     "few_rows": {"batch_windows": 2, "batch_pairs": 1},
     "learnt_temperature": {"contrastive": {"temperature_learning_rate": 0.01}},
+    "levers": {"contrastive": LEVERS["all"], "optimizer": {"head_learning_rate": 5.0e-3}},
+    "projection_and_temperature": {
+        # Of one rate and no decay: none of them may share a group with what is sharded.
+        "contrastive": {"projection": "linear", "temperature_learning_rate": 1.0e-3},
+        "optimizer": {"weight_decay": 0.0},
+    },
     "mlm_alone": {"objectives": {"mlm": 1.0, "contrastive": 0.0}},
     "pairs_alone": {"objectives": {"mlm": 0.0, "contrastive": 1.0}},
 }
 STRATEGIES = ("ddp", "zero1", "fsdp")
 RELAY = (("ddp", 2), ("fsdp", 4), ("zero1", 6), ("fsdp", 8))
 """Strategy and the step after which it is stopped."""
+RELAYED = ("usual", "levers")
 N_STEPS = 9
 
 
@@ -45,10 +52,10 @@ def _run(folder, strategy, processes, chosen, *, stop_after=None, model=None):
     model = model or network(dtype=torch.float64)
     original = loop.add_gradient
 
-    def stopping(network_, at, batch, temperature):
+    def stopping(network_, at, batch, *rest):
         if batch.step + 1 == stop_after:
             signal.raise_signal(signal.SIGTERM)
-        return original(network_, at, batch, temperature)
+        return original(network_, at, batch, *rest)
 
     loop.add_gradient = stopping
     try:
@@ -83,8 +90,8 @@ def _poisoned(rank, processes, folder, what):
     """Let the second process alone compute a loss, or a gradient, that is not finite."""
     original = loop.add_gradient
 
-    def poison(network_, at, batch, temperature):
-        sums = original(network_, at, batch, temperature)
+    def poison(network_, at, batch, *rest):
+        sums = original(network_, at, batch, *rest)
         if rank == 1 and batch.step == 2:
             if what == "loss":
                 sums.mlm.fill_(float("nan"))
@@ -114,7 +121,8 @@ def _worker(rank, world_size, port, folder):
         for case, changes in CASES.items():
             _run(at / strategy / case, strategy, processes, _settings(**changes))
     for strategy, stop_after in RELAY:
-        _run(at / "relay", strategy, processes, _settings(), stop_after=stop_after)
+        for case in RELAYED:
+            _run(at / "relay" / case, strategy, processes, _settings(**CASES[case]), stop_after=stop_after)
     # A model of several processes is written whole by the first.
     made = make_strategy("fsdp", network(), _settings(), processes)
     whole = made.whole_model()
@@ -161,12 +169,13 @@ def test_every_strategy_takes_the_path_of_one_process(two, one, strategy, case):
     assert max(float((found[n] - expected[n]).abs().max()) for n in expected) <= 1e-9
 
 
-def test_a_run_handed_from_strategy_to_strategy_is_the_one_that_never_stopped(two, one):
+@pytest.mark.parametrize("case", RELAYED)
+def test_a_run_handed_from_strategy_to_strategy_is_the_one_that_never_stopped(two, one, case):
     model = network(seed=99, dtype=torch.float64)
-    outcome, store = _run(two / "relay", "single", Processes(), _settings(), model=model)
+    outcome, store = _run(two / "relay" / case, "single", Processes(), _settings(**CASES[case]), model=model)
     assert outcome.summary["resumed_at_steps"] == [2, 4, 6, 8]
-    assert _losses(store) == pytest.approx(_losses(one["usual"]), rel=1e-9)
-    expected = _weights(one["usual"])
+    assert _losses(store) == pytest.approx(_losses(one[case]), rel=1e-9)
+    expected = _weights(one[case])
     assert max(float((p - expected[n]).abs().max()) for n, p in trained(model).items()) <= 1e-9
 
 

@@ -21,6 +21,7 @@ from commbert.nn.collectives import Processes, sum_gradients, summed
 from commbert.nn.encoder import Bert
 from commbert.nn.model import from_transformers
 from commbert.nn.packing import SpecialIds
+from commbert.nn.projection import Projection, make_projection
 from commbert.rows import Rows
 from commbert.settings.base import merged
 from commbert.settings.training import TrainingSettings
@@ -130,14 +131,19 @@ class StepResult:
     mlm_loss: float | None
     contrastive_loss: float | None
     batch: StepBatch
+    projection: Projection | None
 
 
 def gradient_of_step(model: Bert, at: Context, step: int, *, temperature: Any = None, is_even: bool = False) -> Any:
     """Add the step's gradient, summed over all processes, to the parameters' ``grad``."""
     batch = step_batch(at, step, is_even=is_even)
     temperature = at.settings.contrastive.temperature if temperature is None else temperature
-    sums = add_gradient(model, at, batch, temperature)
+    projection = make_projection(
+        at.settings.contrastive, model.config.hidden_size, seed=at.settings.seed, like=model.mlm_bias.detach()
+    )
+    sums = add_gradient(model, at, batch, temperature, projection)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    parameters += projection.parameters() if projection is not None else []
     if isinstance(temperature, torch.Tensor):
         parameters.append(temperature)
     sum_gradients(parameters, at.processes)
@@ -145,7 +151,7 @@ def gradient_of_step(model: Bert, at: Context, step: int, *, temperature: Any = 
     mlm = mlm_sum / batch.n_hidden_tokens if batch.n_hidden_tokens else None
     pairs = pair_sum / batch.n_terms if batch.n_terms else None
     weights = weights_at(at.settings.objectives, step, at.plan.n_steps)
-    return StepResult(weights[0] * (mlm or 0.0) + weights[1] * (pairs or 0.0), mlm, pairs, batch)
+    return StepResult(weights[0] * (mlm or 0.0) + weights[1] * (pairs or 0.0), mlm, pairs, batch, projection)
 
 
 def gradient(
@@ -154,7 +160,13 @@ def gradient(
     """Return a step's figures and its gradient as one vector."""
     model.zero_grad(set_to_none=True)
     result = gradient_of_step(model, at, step)
-    return result, flat_gradient(model, without=without)
+    return result, torch.cat([flat_gradient(model, without=without), *of_projection(result.projection)])
+
+
+def of_projection(projection: Projection | None) -> list[torch.Tensor]:
+    """Return the gradients of a projection; of none, none."""
+    weights = projection.parameters() if projection is not None else ()
+    return [torch.zeros_like(p).reshape(-1) if p.grad is None else p.grad.reshape(-1) for p in weights]
 
 
 def flat_gradient(model: Bert, *, without: tuple[str, ...] = ()) -> torch.Tensor:
@@ -219,7 +231,19 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+LEVERS: dict[str, dict[str, Any]] = {
+    "hardest": {"hardest": 3},
+    "hardness": {"hardness": 0.4},
+    "pmi": {"pair_weights": "pmi"},
+    "linear": {"projection": "linear"},
+    "mlp": {"projection": "mlp", "projection_size": 7},
+    "all": {"hardest": 5, "hardness": 0.4, "pair_weights": "pmi", "projection": "mlp", "projection_size": 7},
+}
+"""Changes of the pair loss: each alone, and all together."""
 EQUAL_CASES: dict[str, dict[str, Any]] = {
+    **{name: {"contrastive": lever} for name, lever in LEVERS.items()},
+    "all_levers_asymmetric": {"contrastive": {"symmetric": False, **LEVERS["all"]}},
+    "all_levers_few_pairs": {"contrastive": LEVERS["all"], "batch_windows": 5, "batch_pairs": 1},
     "asymmetric": {"contrastive": {"symmetric": False}},
     "symmetric": {"contrastive": {"symmetric": True}},
     "mlm_alone": {"objectives": {"mlm": 1.0, "contrastive": 0.0}},

@@ -173,3 +173,119 @@ def test_mlm_logits_under_bf16_autocast_are_summed_in_float32():
     assert found.dtype == torch.float32
     assert float(found) == pytest.approx(float(expected), rel=2e-2)
     assert float(found) != float(expected)
+
+
+# -- Hard negatives and weights ----------------------------------------------------------------------------------------
+
+
+def _scene(b=6, n=14, seed=0, share=0.6):
+    """Return anchors, candidates, targets and a mask, in which a row allows nothing and another one word."""
+    rng = torch.Generator().manual_seed(seed)
+    anchor, candidate = (torch.randn(k, 8, dtype=torch.float64, generator=rng) for k in (b, n))
+    allowed = torch.rand(b, n, generator=rng) < share
+    allowed[1] = False
+    allowed[2] = torch.arange(n) == 5
+    return anchor, candidate, torch.randperm(n, generator=rng)[:b], allowed
+
+
+def _plain(anchor, candidate, target, allowed, *, temperature, hardest=None, hardness=0.0, weight=None):
+    """The loss of one anchor after the other, with Python's own exp and log of few numbers."""
+    total = 0.0
+    for i in range(len(anchor)):
+        cosine = [functional.cosine_similarity(anchor[i], c, dim=0) for c in candidate]
+        t = int(target[i])
+        negatives = [j for j in range(len(candidate)) if allowed[i, j] and j != t]
+        negatives = sorted(negatives, key=lambda j: -cosine[j].item())[:hardest]
+        positive = torch.exp(cosine[t] / temperature)
+        harder = [torch.exp(hardness * cosine[j] / temperature) for j in negatives]
+        shares = [h / (sum(harder) / len(harder)) for h in harder]
+        terms = [w * torch.exp(cosine[j] / temperature) for w, j in zip(shares, negatives, strict=True)]
+        total = total + (1.0 if weight is None else weight[i]) * -torch.log(positive / (positive + sum(terms)))
+    return total
+
+
+LEVERS = [
+    {},
+    {"hardest": 1},
+    {"hardest": 3},
+    {"hardest": 13},
+    {"hardest": 500},
+    {"hardness": 0.3},
+    {"hardness": 2.0},
+    {"hardest": 4, "hardness": 0.7},
+]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("lever", LEVERS)
+def test_mined_and_weighted_losses_and_gradients_are_those_of_loops(lever, weighted):
+    weight = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0, 0.25], dtype=torch.float64) if weighted else None
+    found = []
+    for loss_of in (info_nce_sum, _plain):
+        anchor, candidate, target, allowed = _scene()
+        leaves = [anchor.requires_grad_(), candidate.requires_grad_(), torch.tensor(0.2).double().requires_grad_()]
+        loss = loss_of(anchor, candidate, target, allowed, temperature=leaves[2], weight=weight, **lever)
+        loss.backward()
+        found.append([loss.detach(), *(leaf.grad for leaf in leaves)])
+    for ours, expected in zip(*found, strict=True):
+        assert torch.allclose(ours, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_mining_as_many_as_there_are_changes_no_bit():
+    scene = _scene()
+    every = info_nce_sum(*scene, temperature=0.1)
+    assert torch.equal(info_nce_sum(*scene, temperature=0.1, hardest=13), every)
+    assert torch.equal(info_nce_sum(*scene, temperature=0.1, hardest=14), every)
+    assert not torch.equal(info_nce_sum(*scene, temperature=0.1, hardest=2), every)
+
+
+def test_of_equally_similar_negatives_the_first_are_mined():
+    anchor = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    candidate = torch.tensor([[1.0, 0.1], [0.0, 1.0], [0.0, 2.0], [0.0, 3.0], [1.0, 1.0]], dtype=torch.float64)
+    gradients = candidate.clone().requires_grad_()
+    allowed = torch.ones(1, 5, dtype=torch.bool)
+    info_nce_sum(anchor, gradients, torch.tensor([0]), allowed, temperature=0.5, hardest=3).backward()
+    assert (gradients.grad.abs().sum(1) > 0).tolist() == [True, True, True, False, True]
+
+
+def test_the_positive_is_not_one_of_the_mined():
+    anchor, candidate = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]])
+    allowed = torch.ones(1, 3, dtype=torch.bool)
+    one = info_nce_sum(anchor, candidate, torch.tensor([0]), allowed, temperature=0.5, hardest=1)
+    alone = info_nce_sum(anchor, candidate[:2], torch.tensor([0]), allowed[:, :2], temperature=0.5)
+    assert float(one) == pytest.approx(float(alone), rel=1e-6)
+
+
+@pytest.mark.parametrize("lever", [{"hardest": 2}, {"hardness": 1.0}, {"hardest": 2, "hardness": 1.0}])
+def test_an_anchor_without_negatives_gives_zero_and_a_zero_gradient_with_every_lever(lever):
+    anchor = _rows(1).requires_grad_()
+    nothing = torch.zeros(1, 3, dtype=torch.bool)
+    loss = info_nce_sum(anchor, _rows(3, seed=1), torch.tensor([2]), nothing, temperature=0.1, **lever)
+    loss.backward()
+    assert loss.item() == 0.0
+    assert torch.equal(anchor.grad, torch.zeros_like(anchor))
+
+
+@pytest.mark.parametrize("lever", LEVERS)
+def test_no_anchor_gives_zero_with_every_lever(lever):
+    none, mask = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3, dtype=torch.bool)
+    weight = torch.zeros(0)
+    assert float(info_nce_sum(_rows(0), _rows(3), none, mask, temperature=0.1, weight=weight, **lever)) == 0.0
+
+
+def test_a_very_large_hardness_stays_finite_and_counts_the_hardest_as_often_as_there_are_negatives():
+    anchor = torch.tensor([[1.0, 0.0]], dtype=torch.float64).requires_grad_()
+    candidate = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0], [-1.0, 0.0]], dtype=torch.float64)
+    allowed = torch.ones(1, 4, dtype=torch.bool)
+    loss = info_nce_sum(anchor, candidate, torch.tensor([0]), allowed, temperature=0.05, hardness=100.0)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log1p(3 * math.exp((0.8 - 1) / 0.05)), rel=1e-9)
+    assert torch.isfinite(anchor.grad).all()
+
+
+def test_equal_vectors_have_the_loss_of_guessing_whatever_the_hardness():
+    ones = torch.ones(5, 3, dtype=torch.float64)
+    found = info_nce_sum(
+        ones, ones, torch.arange(5), torch.ones(5, 5, dtype=torch.bool), temperature=0.05, hardness=3.0
+    )
+    assert float(found) == pytest.approx(5 * math.log(5), rel=1e-12)

@@ -1,10 +1,14 @@
+import math
+from collections import Counter
+
 import numpy as np
 import pytest
 
 import tiny
 from commbert import tables
 from commbert.errors import DataError
-from commbert.training.data import DataPaths, evenly, read_training_data, read_words
+from commbert.rows import Rows
+from commbert.training.data import DataPaths, PairData, evenly, read_training_data, read_words
 
 KINDS = ("same_line", "english", "random_code", "frequency_matched")
 
@@ -142,3 +146,46 @@ def test_no_pairs_are_no_pairs(paths):
 def test_no_validation_window_is_none(paths):
     _write_windows(paths.validation_windows, [])
     assert _read(paths).validation_windows == []
+
+
+def _pairs(*rows):
+    a, b = np.array(rows, np.int64).reshape(-1, 2).T
+    return PairData(a, b, Rows.end_to_end(np.empty(0, np.int64), np.zeros(len(rows) + 1, np.int64)))
+
+
+def test_pmi_weights_by_hand():
+    # 4 pairs, 8 ends: word 0 has 3, 1 has 2, 2 has 2, 3 has 1. {0, 1} stands there twice, in both orders.
+    found = _pairs((0, 1), (1, 0), (0, 2), (2, 3)).pmi_weights
+    # ln(2 * 4 * c / (n(a) n(b))): 8 * 2 / 6, the same, 8 / 6, 8 / 2.
+    pmi = np.log([16 / 6, 16 / 6, 8 / 6, 4])
+    assert found == pytest.approx(pmi / pmi.mean(), rel=1e-6)
+
+
+def test_a_pair_that_says_less_than_chance_weighs_nothing():
+    # 0 and 1 stand in nearly every pair and together in one: 2 * 13 / (7 * 7) < 1.
+    rows = [(0, 1), *((0, i) for i in range(2, 8)), *((1, i) for i in range(8, 14))]
+    found = _pairs(*rows).pmi_weights
+    assert found[0] == 0.0
+    assert found[1:] == pytest.approx(13 / 12, rel=1e-6)
+
+
+def test_pmi_weights_have_a_mean_of_one_over_the_table_and_are_those_of_counting():
+    rng = np.random.default_rng(0)
+    p = 1 / np.arange(1, 31)
+    rows = [tuple(rng.choice(30, 2, replace=False, p=p / p.sum()).tolist()) for _ in range(600)]
+    found = _pairs(*rows).pmi_weights
+    together, ends = Counter(tuple(sorted(r)) for r in rows), Counter(w for r in rows for w in r)
+    pmi = [max(0.0, math.log(together[tuple(sorted(r))] / 600 / 2 / (ends[r[0]] * ends[r[1]] / 1200**2))) for r in rows]
+    assert min(pmi) == 0.0
+    assert found.mean() == pytest.approx(1.0, rel=1e-6)
+    assert found == pytest.approx(np.array(pmi) / np.mean(pmi), rel=1e-5, abs=1e-7)
+
+
+def test_no_pairs_have_no_weights():
+    assert _pairs().pmi_weights.tolist() == []
+
+
+def test_pairs_that_all_say_nothing_are_told():
+    # A word with itself, as no table has it: ln(2 * 1 / (2 * 2)) < 0.
+    with pytest.raises(DataError, match=r"expected pairs of a PMI above 0, found none\. Use none"):
+        _ = _pairs((0, 0)).pmi_weights

@@ -69,10 +69,10 @@ def test_a_plateau_survives_a_stop(tmp_path, monkeypatch):
     _figures(monkeypatch, values)
     original = loop.add_gradient
 
-    def stopping(model, at, batch, temperature):
+    def stopping(model, at, batch, *rest):
         if batch.step == 1:
             signal.raise_signal(signal.SIGTERM)
-        return original(model, at, batch, temperature)
+        return original(model, at, batch, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "add_gradient", stopping)
@@ -175,8 +175,8 @@ def test_a_bad_step_that_is_seen_later_has_changed_nothing_since(tmp_path, monke
     model, before = network(), {}
     original = loop.add_gradient
 
-    def poisoned(network_, at, batch, temperature):
-        sums = original(network_, at, batch, temperature)
+    def poisoned(network_, at, batch, *rest):
+        sums = original(network_, at, batch, *rest)
         if batch.step == 4:
             before.update(parameters(network_))
             network_.mlm_bias.grad[0] = float("nan")

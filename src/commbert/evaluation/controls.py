@@ -45,7 +45,9 @@ class Controls:
                 )
 
 
-def controls(positive: Ints, negative: Ints, *, popularity: Floats, vectors: Floats | None, n_lines: Floats) -> Controls:
+def controls(
+    positive: Ints, negative: Ints, *, popularity: Floats, vectors: Floats | None, n_lines: Floats
+) -> Controls:
     """Measure the rules on one rung.
 
     Args:

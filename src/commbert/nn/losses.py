@@ -84,10 +84,15 @@ def info_nce_sum(
     allowed: Bool[Tensor, "b n"],
     *,
     temperature: float | Float[Tensor, ""],
+    hardest: int | None = None,
+    hardness: float = 0.0,
+    weight: Float[Tensor, "b"] | None = None,
 ) -> Float[Tensor, ""]:
     """Return the summed InfoNCE loss, in nats, of finding each anchor's positive among the candidates.
 
     An anchor to which nothing but its positive is allowed contributes 0: it has no negative to learn from.
+    The negatives may be mined (Schroff et al. 2015, arXiv:1503.03832, section 3.2) and weighted by how similar they are
+    (see ``_harder``); what is chosen is chosen without gradient.
 
     Args:
         anchor: Vectors of the anchors, of any length.
@@ -95,6 +100,9 @@ def info_nce_sum(
         target: Row of each anchor's positive in ``candidate``.
         allowed: Which candidates count as negatives of an anchor; the positive always takes part.
         temperature: Divides the cosine; typical 0.02 to 0.1.
+        hardest: Only so many of an anchor's negatives take part, those of the highest cosine; None: all.
+        hardness: How much more a similar negative counts; 0: all count alike.
+        weight: What each anchor's loss is multiplied by; None: 1.
 
     Reference: van den Oord et al. 2018, arXiv:1807.03748, eq. 4, with f = exp(cosine / temperature).
     """
@@ -104,5 +112,40 @@ def info_nce_sum(
         a = functional.normalize(anchor.to(work), dim=-1)
         c = functional.normalize(candidate.to(work), dim=-1)
         logits = a @ c.T / temperature
+        if hardest is not None or hardness:
+            allowed = allowed.scatter(1, target[:, None], value=False)
+        if hardest is not None:
+            allowed = _hardest(logits.detach(), allowed, hardest)
+        if hardness:
+            logits = _harder(logits, allowed, hardness)
         allowed = allowed.scatter(1, target[:, None], value=True)
-        return functional.cross_entropy(logits.masked_fill(~allowed, -torch.inf), target, reduction="sum")
+        logits = logits.masked_fill(~allowed, -torch.inf)
+        if weight is None:
+            return functional.cross_entropy(logits, target, reduction="sum")
+        return (functional.cross_entropy(logits, target, reduction="none") * weight.to(work)).sum()
+
+
+def _hardest(logits: Float[Tensor, "b n"], negative: Bool[Tensor, "b n"], k: int) -> Bool[Tensor, "b n"]:
+    """Return which negatives are an anchor's ``k`` most similar ones; of equal ones the first, on every device."""
+    if k >= logits.shape[1]:
+        return negative
+    logits = logits.masked_fill(~negative, -torch.inf)
+    last = logits.topk(k, dim=1).values[:, -1:]
+    above, equal = logits > last, logits == last
+    return negative & (above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True))))
+
+
+def _harder(logits: Float[Tensor, "b n"], negative: Bool[Tensor, "b n"], hardness: float) -> Float[Tensor, "b n"]:
+    """Add the logarithm of the importance weights of Robinson et al. to the logits of the negatives.
+
+    A negative's weight is exp(beta s) over its mean over the anchor's negatives, with s = cosine / temperature and
+    beta = ``hardness``; gradients go through it, as in the authors' code. Their class prior tau+ is 0: no debiasing.
+
+    Reference: Robinson et al. 2021, arXiv:2010.04592, eq. 4.
+    """
+    scaled = hardness * logits
+    # An anchor without negatives has no mean; its row stays as it is.
+    none = ~negative.any(1, keepdim=True)
+    mean = torch.logsumexp(scaled.masked_fill(~negative, -torch.inf).masked_fill(none, 0.0), 1, keepdim=True)
+    mean = mean - negative.sum(1, keepdim=True).clamp(min=1).to(logits.dtype).log()
+    return torch.where(negative, logits + scaled - mean, logits)

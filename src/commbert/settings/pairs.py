@@ -21,6 +21,12 @@ class PairsSettings(Section):
     """Leave out the keywords of the programming languages (``for``, ``int``, ``self``)."""
     english_negatives: Annotated[int, Field(ge=0, le=16)] = 1
     """English words per positive pair, none of which ever shares a line with the anchor."""
+    code_negatives: Annotated[int, Field(ge=0, le=16)] = 0
+    """Words of the code per training pair, none of which ever shares a training line with the anchor, drawn in
+    proportion to their training lines to the power 0.75 (Mikolov et al. 2013, arXiv:1310.4546, section 2.2)."""
+    lexical_negatives: Annotated[int, Field(ge=0, le=16)] = 0
+    """Words of the code per training pair that share a sub-word with the anchor (``pusch_config``, ``pusch_symbols``)
+    and never a training line; fewer where there are none."""
     heldout_positives: Annotated[int, Field(ge=10)] = 4000
     """Positive pairs per held-out split; each gets one negative of each kind."""
     seed: Seed = 17

@@ -75,6 +75,29 @@ class Contrastive(Section):
     """Also find the anchor from its positive."""
     mask_known_positives: bool = True
     """Words known to share a training line with the anchor are no negatives for it."""
+    hardest: Annotated[int, Field(ge=1)] | None = None
+    """Only so many negatives of an anchor take part, of the whole step those of the highest cosine (Schroff et al.
+    2015, arXiv:1503.03832, section 3.2); null = all."""
+    hardness: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
+    """A negative counts in proportion to exp(hardness * cosine / temperature) (Robinson et al. 2021, arXiv:2010.04592,
+    eq. 4, their beta); 0 = all count alike. Typical 0.1 to 1."""
+    pair_weights: Literal["none", "pmi"] = "none"
+    """``pmi``: the loss of a pair is multiplied by its positive pointwise mutual information in the table of training
+    pairs, over the mean of that over the table (Church and Hanks 1990): chance neighbours count less. The sum is
+    divided by the number of anchors all the same."""
+    projection: Literal["none", "linear", "mlp"] = "none"
+    """A head on the word vectors that only the pair loss sees (Chen et al. 2020, arXiv:2002.05709, section 2.1):
+    validation and the exported models use the vectors before it. ``mlp`` has one hidden layer."""
+    projection_size: Annotated[int, Field(ge=2, le=65536)] | None = None
+    """Numbers that the head makes of a vector; null = as many as it takes."""
+
+    @model_validator(mode="after")
+    def _size_is_of_a_projection(self) -> "Contrastive":
+        if self.projection_size is not None and self.projection == "none":
+            raise ValueError(
+                f"projection_size {self.projection_size} needs a projection: linear or mlp, found none. Use null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _starts_within_bounds(self) -> "Contrastive":
@@ -95,7 +118,8 @@ class Optimizer(Section):
     learning_rate: Positive = 2.0e-5
     """Peak rate of encoder and embeddings."""
     head_learning_rate: Positive | None = None
-    """Peak rate of the MLM head's transform (its decoder is tied to the embeddings); null = ``learning_rate``."""
+    """Peak rate of the MLM head's transform (its decoder is tied to the embeddings) and of the pair loss's projection;
+    null = ``learning_rate``."""
     weight_decay: NonNegative = 0.01
     """Decay of matrices; biases and LayerNorm have none."""
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9

@@ -172,7 +172,9 @@ def run(
         "pooling": subject.pooling if isinstance(subject, ModelSubject) else None,
         "split": split,
         "settings": settings.model_dump(mode="json"),
-        "model_sha256": sha256_file(subject.folder / "model.safetensors") if isinstance(subject, ModelSubject) else None,
+        "model_sha256": sha256_file(subject.folder / "model.safetensors")
+        if isinstance(subject, ModelSubject)
+        else None,
         "inputs": inputs,
         "environment": environment(),
     }

@@ -20,7 +20,7 @@ from commbert.errors import DataError
 from commbert.known import Keys, KnownPairs, contains, key_columns
 from commbert.pairs.exchange import by_frequency, by_sub_word, within
 from commbert.pairs.keys import KeySet, merged
-from commbert.pairs.lexical import sub_word_matrix
+from commbert.pairs.lexical import SubWords, sub_word_matrix
 from commbert.pairs.negatives import NO_WORD, Draws, draw_from
 from commbert.pairs.positives import DrawnPairs, Ids, distinct, joined, lowest
 from commbert.provenance import digest, digest_of_files
@@ -29,6 +29,8 @@ from commbert.stages.draw import COUNTS, DRAWN, HELDOUT_LINES, KEYS
 from commbert.text.languages import KEYWORDS
 
 _TRAIN = tables.SPLITS.index("train")
+_NEGATIVE_POWER = 0.75
+"""Of a word's training lines: its chance to be a negative (Mikolov et al. 2013, arXiv:1310.4546, section 2.2)."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,19 @@ class _Vocabulary:
         self._words = table["word"]
 
     @cached_property
-    def sub_words(self) -> csr_array:
+    def sub_word_matrix(self) -> csr_array:
         """[n_words, n_sub_words] which word holds which sub-word."""
         return sub_word_matrix(pl.Series(self._words))
+
+    @cached_property
+    def code_weight(self) -> NDArray[np.float64]:
+        """[n_code] what the chance of a word of the code to be a negative of training is in proportion to."""
+        return np.asarray(self.n_lines[self.code].astype(np.float64) ** _NEGATIVE_POWER)
+
+    @cached_property
+    def sub_words(self) -> SubWords:
+        """Words of the code by the parts that they share."""
+        return SubWords(pl.Series(self._words), self.code)
 
 
 def _key_pieces(paths: Sequence[Path]) -> Iterator[Keys]:
@@ -179,10 +191,17 @@ def _training_negatives(
 ) -> list[tuple[str, Ids]]:
     a, b = drawn.anchors_and_positives()
     draws = Draws(drawn.priority, settings.seed)
-    return [
+    found = [
         ("english", draw_from(vocabulary.english, a, b, known, draws, kind=f"english {i}"))
         for i in range(settings.english_negatives)
     ]
+    for i in range(settings.code_negatives):
+        kind, weight = f"frequent code {i}", vocabulary.code_weight
+        found.append(("random_code", draw_from(vocabulary.code, a, b, known, draws, kind=kind, weight=weight)))
+    if settings.lexical_negatives:
+        lexical = vocabulary.sub_words.candidates(a, b, known, draws, n=settings.lexical_negatives)
+        found += [("lexical", column) for column in lexical.T]
+    return found
 
 
 def _heldout_negatives(
@@ -205,7 +224,10 @@ def _heldout_negatives(
             "frequency_matched",
             within(seen, lambda rows: by_frequency(a[rows], b[rows], vocabulary.n_lines, anywhere, rng)),
         ),
-        ("lexical", within(seen, lambda rows: by_sub_word(a[rows], b[rows], vocabulary.sub_words, anywhere, rng))),
+        (
+            "lexical",
+            within(seen, lambda rows: by_sub_word(a[rows], b[rows], vocabulary.sub_word_matrix, anywhere, rng)),
+        ),
     ]
 
 

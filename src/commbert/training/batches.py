@@ -61,6 +61,8 @@ class WordBatch:
     allowed_back: NDArray[np.bool_] | None
     """[n_pairs, n_candidates] may be a negative of the positive; None unless symmetric."""
     n_masked_out: int
+    weight: NDArray[np.float32] | None
+    """[n_pairs] what the loss of each pair is multiplied by; None: 1."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ class Contrast:
     target_back: Tensor | None
     """The same for finding the anchor from its positive; None unless symmetric."""
     allowed_back: Tensor | None
+    weight: Tensor | None
+    """[n_own] what the loss of each pair is multiplied by, in both directions; None: 1."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,9 @@ class StepBatch:
     """Tokens that go through the encoder."""
     n_words: int
     negatives_per_anchor: float | None
+    """That take part, on average."""
+    pair_weight: float | None
+    """Mean weight of the step's pairs."""
     masked_out_pct: float | None
     """Share of would-be negatives that were left out because they are known positives."""
     window_rows: Ints
@@ -169,6 +176,7 @@ def step_words(context: Context, step: int) -> WordBatch | None:
         allowed=allowed,
         allowed_back=_allowed(known, positive, anchor, candidate)[0] if symmetric else None,
         n_masked_out=n_masked_out,
+        weight=pairs.pmi_weights[rows] if context.settings.contrastive.pair_weights == "pmi" else None,
     )
 
 
@@ -181,6 +189,11 @@ def _allowed(
         return ~same, 0
     left_out = known[anchor]
     return ~(same | left_out), int((left_out & ~same).sum())
+
+
+def _negatives_per_anchor(words: WordBatch, hardest: int | None) -> float:
+    n = words.allowed.sum(1)
+    return float((n if hardest is None else np.minimum(n, hardest)).sum()) / len(words.anchor)
 
 
 def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBatch:
@@ -223,7 +236,8 @@ def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBat
         n_hidden_tokens=len(masked.positions),
         n_tokens=int(all_lengths.sum()),
         n_words=len(word_ids),
-        negatives_per_anchor=float(words.allowed.sum()) / len(words.anchor) if words else None,
+        negatives_per_anchor=_negatives_per_anchor(words, settings.contrastive.hardest) if words else None,
+        pair_weight=(1.0 if words.weight is None else float(words.weight.mean())) if words else None,
         masked_out_pct=100.0 * words.n_masked_out / n_possible if words and n_possible else None,
         window_rows=np.concatenate([rows[:0], *(rows[window_edges[p] : window_edges[p + 1]] for p in own)]),
     )
@@ -248,6 +262,7 @@ def _contrast(words: WordBatch, order: Ints, processes: Processes) -> Contrast:
         allowed=torch.from_numpy(words.allowed[own]),
         target_back=None if back is None else torch.from_numpy(np.searchsorted(words.candidate, words.anchor[own])),
         allowed_back=None if back is None else torch.from_numpy(back[own]),
+        weight=None if words.weight is None else torch.from_numpy(words.weight[own]),
     )
 
 

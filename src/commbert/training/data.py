@@ -32,6 +32,29 @@ class PairData:
     def __len__(self) -> int:
         return len(self.anchor)
 
+    @cached_property
+    def pmi_weights(self) -> NDArray[np.float32]:
+        """[n_pairs] positive pointwise mutual information of each pair, over its mean over the table.
+
+        With N pairs in the table, c of them of these two words, and n(w) ends of pairs at word w, the probability of
+        the pair is c / 2N in either direction and that of a word n(w) / 2N: PMI = ln(2 N c / (n(a) n(b))).
+
+        Reference: Church and Hanks 1990, Computational Linguistics 16(1); Levy and Goldberg 2014, section 3.
+
+        Raises:
+            DataError: If no pair of the table says more than chance.
+        """
+        if not len(self):
+            return np.empty(0, np.float32)
+        _, pair, count = np.unique(pair_keys(self.anchor, self.positive), return_inverse=True, return_counts=True)
+        ends = np.bincount(np.concatenate([self.anchor, self.positive])).astype(np.float64)
+        pmi = np.log(2.0 * len(self) * count[pair]) - np.log(ends[self.anchor]) - np.log(ends[self.positive])
+        positive = np.maximum(pmi, 0.0)
+        mean = positive.mean()
+        if not mean > 0:
+            raise DataError("training.contrastive.pair_weights: expected pairs of a PMI above 0, found none. Use none.")
+        return np.asarray(positive / mean, np.float32)
+
 
 @dataclass(frozen=True)
 class TrainingData:

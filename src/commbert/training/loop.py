@@ -140,7 +140,7 @@ class _Loop:
         set_rate(strategy.optimizer, factor)
         strategy.optimizer.zero_grad(set_to_none=True)
         temperature = strategy.temperature.value()
-        losses = add_gradient(strategy.model, self.context, batch, temperature)
+        losses = add_gradient(strategy.model, self.context, batch, temperature, strategy.projection)
         own_norm = strategy.sum_gradients()
         # One column per process, so that a bad one is known by its number.
         shares = losses.mlm.new_zeros(3, self.context.processes.world_size)
@@ -160,6 +160,7 @@ class _Loop:
             "words": batch.n_words,
             "negatives_per_anchor": batch.negatives_per_anchor,
             "masked_out_pct": batch.masked_out_pct,
+            "pair_weight": batch.pair_weight,
         }
         self.record.step(row, torch.cat([shares.flatten(), torch.stack([norm, now]).to(shares)]))
 
@@ -263,7 +264,8 @@ class _Loop:
         loss, negatives = row.get("contrastive_loss"), row.get("negatives_per_anchor")
         if cosine is None or loss is None or not negatives:
             return
-        if cosine > _COLLAPSED_COSINE and loss > _COLLAPSED_LOSS * math.log1p(negatives):
+        guessing = row["pair_weight"] * math.log1p(negatives)
+        if cosine > _COLLAPSED_COSINE and loss > _COLLAPSED_LOSS * guessing:
             self.state.collapsed_at_steps.append(self.state.step)
             _log.warning(
                 "step %d: the word vectors have collapsed: unrelated words have cosine %.3f, the pair loss %.3f is "

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from commbert.nn.encoder import Bert
 from commbert.settings.training import Contrastive, Optimizer, TrainingSettings
@@ -12,6 +13,8 @@ _HEAD = ("mlm_dense.", "mlm_norm.")
 _NEVER = ("pooler.", "nsp.")
 """No objective reads these: without this, weight decay would shrink what the base model brought."""
 LOG_TEMPERATURE = "log_temperature"
+PROJECTION = "projection."
+"""What the names of the projection's parameters begin with."""
 
 
 class Temperature:
@@ -56,21 +59,22 @@ def trainable_parameters(model: Bert, settings: TrainingSettings) -> dict[str, n
 
 
 def parameter_groups(parameters: dict[str, nn.Parameter], settings: TrainingSettings) -> list[dict[str, object]]:
-    """Return AdamW's groups: decay for matrices only; the MLM head and the temperature may have their own rate.
+    """Return AdamW's groups: decay for matrices only; the heads and the temperature may have their own rate.
 
-    Each group carries its peak rate under ``peak``.
+    Each group carries its peak rate under ``peak``. What is sharded and what is not are never in one group: the fused
+    optimizer takes them one kind at a time.
     """
     optimizer, temperature_rate = settings.optimizer, settings.contrastive.temperature_learning_rate
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         rate = optimizer.learning_rate
-        if name.startswith(_HEAD):
+        if name.startswith((*_HEAD, PROJECTION)):
             rate = optimizer.head_learning_rate or rate
         if name == LOG_TEMPERATURE:
             rate = temperature_rate or rate
         decay = optimizer.weight_decay if parameter.ndim >= 2 else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
-    return [{"params": ps, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), ps in groups.items()]
+        groups.setdefault((rate, decay, isinstance(parameter, DTensor)), []).append(parameter)
+    return [{"params": ps, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay, _), ps in groups.items()]
 
 
 def adamw_options(settings: Optimizer) -> dict[str, object]:

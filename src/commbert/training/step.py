@@ -1,11 +1,12 @@
 """One training step: the gradient of the joint loss over the whole step's batch, whoever computes which part.
 
 Sums of losses are divided by the counts of the whole step (hidden tokens; anchors), so one process, several processes
-and accumulation give the same loss and the same gradient.
+and accumulation give the same loss and the same gradient. Weights of pairs change the sum and not the count.
 """
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from commbert.nn.collectives import gather_rows
 from commbert.nn.encoder import Bert
 from commbert.nn.losses import info_nce_sum
 from commbert.nn.packing import pooled
-from commbert.settings.training import Objectives
+from commbert.nn.projection import Projection
+from commbert.settings.training import Contrastive, Objectives
 from commbert.training.batches import Context, Contrast, Part, StepBatch
 
 
@@ -39,7 +41,13 @@ def weights_at(objectives: Objectives, step: int, n_steps: int) -> tuple[float, 
     return mlm, objectives.mlm + objectives.contrastive - mlm
 
 
-def add_gradient(model: Bert, context: Context, batch: StepBatch, temperature: Tensor | float) -> LossSums:
+def add_gradient(
+    model: Bert,
+    context: Context,
+    batch: StepBatch,
+    temperature: Tensor | float,
+    projection: Projection | None = None,
+) -> LossSums:
     """Add this process's share of the step's gradient to the parameters' ``grad``.
 
     Args:
@@ -47,6 +55,7 @@ def add_gradient(model: Bert, context: Context, batch: StepBatch, temperature: T
         context: What stays the same.
         batch: What this process computes, on the device.
         temperature: Of the pair loss; a tensor if it is learnt.
+        projection: Head on the word vectors that only the pair loss sees.
     """
     mlm_weight, pair_weight = weights_at(context.settings.objectives, batch.step, context.plan.n_steps)
     work = torch.promote_types(model.dtype, torch.float32)
@@ -70,8 +79,11 @@ def add_gradient(model: Bert, context: Context, batch: StepBatch, temperature: T
         elif term.requires_grad:
             term.backward()
     if batch.contrast is not None:
-        gathered = gather_rows(torch.cat(vectors), batch.words_of_ranks, context.processes)
-        total = _pair_loss_sum(gathered, batch.contrast, temperature)
+        own = torch.cat(vectors)
+        if projection is not None:
+            own = projection(own)
+        gathered = gather_rows(own, batch.words_of_ranks, context.processes)
+        total = _pair_loss_sum(gathered, batch.contrast, temperature, context.settings.contrastive)
         pair_sum += total.detach()
         held.append(pair_weight / batch.n_terms * total)
     if held:
@@ -90,14 +102,19 @@ def _forward(model: Bert, context: Context, step: int, part: Part) -> tuple[Tens
     return out.mlm_loss_sum, vectors
 
 
-def _pair_loss_sum(gathered: Tensor, contrast: Contrast, temperature: Tensor | float) -> Tensor:
+def _pair_loss_sum(gathered: Tensor, contrast: Contrast, temperature: Tensor | float, settings: Contrastive) -> Tensor:
+    loss_sum = partial(
+        info_nce_sum,
+        temperature=temperature,
+        hardest=settings.hardest,
+        hardness=settings.hardness,
+        weight=contrast.weight,
+    )
     vectors = gathered.index_select(0, contrast.order)
     candidates = vectors.index_select(0, contrast.candidate)
     anchors = vectors.index_select(0, contrast.anchor)
-    total = info_nce_sum(anchors, candidates, contrast.target, contrast.allowed, temperature=temperature)
+    total = loss_sum(anchors, candidates, contrast.target, contrast.allowed)
     if contrast.target_back is None or contrast.allowed_back is None:
         return total
     positives = vectors.index_select(0, contrast.positive)
-    return total + info_nce_sum(
-        positives, candidates, contrast.target_back, contrast.allowed_back, temperature=temperature
-    )
+    return total + loss_sum(positives, candidates, contrast.target_back, contrast.allowed_back)

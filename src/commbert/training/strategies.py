@@ -15,9 +15,11 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from commbert.errors import SettingsError
 from commbert.nn.collectives import Processes, differing, sum_gradients
 from commbert.nn.encoder import Bert
+from commbert.nn.projection import make_projection
 from commbert.settings.training import TrainingSettings
 from commbert.training.optimization import (
     LOG_TEMPERATURE,
+    PROJECTION,
     Temperature,
     adamw_options,
     parameter_groups,
@@ -70,6 +72,14 @@ class Replicated:
         self.temperature = Temperature(settings.contrastive, torch.zeros((), dtype=model.dtype, device=_device(model)))
         if self.temperature.parameter is not None:
             self.parameters[LOG_TEMPERATURE] = self.temperature.parameter
+        self.projection = make_projection(
+            settings.contrastive if settings.objectives.has_contrastive else None,
+            model.config.hidden_size,
+            seed=settings.seed,
+            like=torch.zeros((), dtype=model.dtype, device=_device(model)),
+        )
+        if self.projection is not None:
+            self.parameters |= {PROJECTION + n: p for n, p in self.projection.named_parameters()}
         groups, options = parameter_groups(self.parameters, settings), adamw_options(settings.optimizer)
         self.optimizer = self._make_optimizer(groups, options)
 
@@ -84,11 +94,19 @@ class Replicated:
         return sum_gradients(list(self.parameters.values()), self.processes)
 
     def clip(self, most: float) -> Tensor:
-        """Scale the model's gradient down to a norm; return the norm that it had. The temperature stands outside."""
+        """Scale the gradient of all weights down to a norm; return the norm that it had.
+
+        The temperature stands outside.
+        """
         weights = [p for n, p in self.parameters.items() if n != LOG_TEMPERATURE and p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in weights if p.grad is not None])
-        torch.nn.utils.clip_grads_with_norm_(weights, most, norm)
-        return _whole(norm)
+        # torch takes no list in which some are sharded and some are not.
+        kinds = [[p for p in weights if isinstance(p, DTensor) == sharded] for sharded in (True, False)]
+        kinds = [kind for kind in kinds if kind]
+        norms = [_whole(torch.nn.utils.get_total_norm([p.grad for p in k if p.grad is not None])) for k in kinds]
+        norm = norms[0] if len(norms) == 1 else torch.nn.utils.get_total_norm(norms)
+        for kind in kinds:
+            torch.nn.utils.clip_grads_with_norm_(kind, most, norm)
+        return norm
 
     def step(self, is_bad: Tensor) -> None:
         """Let the optimizer change the weights, unless ``is_bad`` is 1, which only the device needs to know."""
@@ -182,7 +200,7 @@ class Fsdp(Replicated):
             register_fsdp_forward_method(self.model, method)
 
     def sum_gradients(self) -> Tensor:
-        """Sum what is not sharded: the temperature. The shards were averaged in backward and become sums."""
+        """Sum what is not sharded: temperature and projection. The shards were averaged in backward and become sums."""
         for p in self.parameters.values():
             if isinstance(p, DTensor) and p.grad is not None:
                 p.grad.mul_(self.processes.world_size)
@@ -191,7 +209,7 @@ class Fsdp(Replicated):
         return torch.zeros((), device=_device(self.model))
 
     def differing(self) -> list[str]:
-        """Compare what is not sharded: the temperature."""
+        """Compare what is not sharded: temperature and projection."""
         plain: dict[str, Tensor] = {n: p for n, p in self.parameters.items() if not isinstance(p, DTensor)}
         return differing(plain, self.processes) if plain else []
 
