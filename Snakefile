@@ -45,7 +45,9 @@ wildcard_constraints:
 include: "workflow/rules/data.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/sweep.smk"
 
 
 localrules:
@@ -54,6 +56,7 @@ localrules:
     train,
     evaluate,
     report,
+    sweep,
 
 
 rule data:
@@ -72,13 +75,18 @@ rule train:
 
 rule evaluate:
     input:
-        "results/baselines/base/evaluation.json",
+        expand("results/baselines/{name}/evaluation.json", name=BASELINES),
         expand("results/runs/{run}/evaluation.json", run=CONFIG.main_runs),
 
 
 rule report:
     input:
         expand("reports/{run}_training_report.md", run=CONFIG.reported_runs),
+
+
+rule sweep:
+    input:
+        rules.sweep_table.output.markdown,
 
 
 rule all:

@@ -103,126 +103,24 @@ rule average_run:
         "--trained {input.final} --out {output.final} --log {log.text} --usage {log.usage}"
 
 
-EVALUATE = (
-    "commbert evaluate --settings {params.settings:q} --model {input.model} --pooling {params.pooling} "
-    "{params.head} --split {params.split} --files {input.files} --line-words {input.line_words} --words {input.words} "
-    "--known {input.known} --pairs {input.pairs} --windows {input.windows} --train-windows {input.train_windows} "
-    "--windows-tokenizer {input.tokenizer} --out {output.evaluation} --scores-out {output.scores} "
-    "--threads {threads} --log {log.text} --usage {log.usage}"
-)
-# Words, pairs and lines are the shared ones, so that all runs answer the same questions; windows are cut by the run's own
-# tokenizer.
-WORD_TABLES = dict(
-    files=rules.corpus.output.files,
-    line_words=expand(rules.pairs.output.heldout_lines, **SHARED),
-    words=expand(rules.tokenizer.output.words, **SHARED),
-    known=expand(rules.pairs.output.known, **SHARED),
-)
-
-
-rule evaluate_base:
+# A point of the curve over shares of the start weights; its model is only measured.
+rule average_share:
     input:
-        **WORD_TABLES,
-        model=rules.base.output.folder,
-        pairs=expand(rules.pairs.output.test, **SHARED),
-        windows=expand(rules.list_windows.output.test, **SHARED),
-        train_windows=expand(rules.list_windows.output.train, **SHARED),
-        tokenizer=expand(rules.tokenizer.output.folder, **SHARED),
+        start=lambda wildcards: expand(
+            rules.model.output.folder, run=name_and_seed(wildcards.run)[0]
+        ),
+        final=rules.train_run.output.final,
     output:
-        evaluation="results/baselines/base/evaluation.json",
-        scores="results/baselines/base/scores.parquet",
+        final=temp(directory("results/runs/{run}/averages/{share}/final")),
     log:
-        text="results/logs/evaluate.base.log",
-        usage="results/logs/evaluate.base.usage.json",
+        text="results/logs/average-share.{run}.{share}.log",
+        usage="results/logs/average-share.{run}.{share}.usage.json",
     benchmark:
-        "results/benchmarks/evaluate.base.tsv"
+        "results/benchmarks/average-share.{run}.{share}.tsv"
     conda:
         "../envs/commbert.yaml"
-    threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
-        pooling=CONFIG.model.pooling,
-        head="",
-        split="test",
-        code=code_digest("commbert.stages.evaluate"),
+        code=code_digest("commbert.stages.average"),
     shell:
-        EVALUATE
-
-
-rule evaluate_run:
-    input:
-        **WORD_TABLES,
-        model=rules.average_run.output.final,
-        pairs=expand(rules.pairs.output.test, **SHARED),
-        windows=lambda wildcards: expand(
-            rules.list_windows.output.test, variant=CONFIG.variant_of(wildcards.run)
-        ),
-        train_windows=lambda wildcards: expand(
-            rules.list_windows.output.train, variant=CONFIG.variant_of(wildcards.run)
-        ),
-        tokenizer=lambda wildcards: expand(
-            rules.tokenizer.output.folder, variant=CONFIG.variant_of(wildcards.run)
-        ),
-    output:
-        evaluation="results/runs/{run}/evaluation.json",
-        scores="results/runs/{run}/scores.parquet",
-    log:
-        text="results/logs/evaluate.{run}.log",
-        usage="results/logs/evaluate.{run}.usage.json",
-    benchmark:
-        "results/benchmarks/evaluate.{run}.tsv"
-    conda:
-        "../envs/commbert.yaml"
-    threads: CONFIG.runtime.threads
-    params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
-        pooling=lambda wildcards: CONFIG.model_of(wildcards.run).pooling,
-        head=lambda wildcards: (
-            "--trained-head"
-            if CONFIG.training_of(wildcards.run).objectives.mlm > 0
-            else ""
-        ),
-        split="test",
-        code=code_digest("commbert.stages.evaluate"),
-    shell:
-        EVALUATE
-
-
-rule evaluate_run_on_validation:
-    input:
-        **WORD_TABLES,
-        model=rules.average_run.output.final,
-        pairs=expand(rules.pairs.output.validation, **SHARED),
-        windows=lambda wildcards: expand(
-            rules.list_windows.output.validation,
-            variant=CONFIG.variant_of(wildcards.run),
-        ),
-        train_windows=lambda wildcards: expand(
-            rules.list_windows.output.train, variant=CONFIG.variant_of(wildcards.run)
-        ),
-        tokenizer=lambda wildcards: expand(
-            rules.tokenizer.output.folder, variant=CONFIG.variant_of(wildcards.run)
-        ),
-    output:
-        evaluation="results/runs/{run}/validation.json",
-        scores="results/runs/{run}/validation_scores.parquet",
-    log:
-        text="results/logs/evaluate-validation.{run}.log",
-        usage="results/logs/evaluate-validation.{run}.usage.json",
-    benchmark:
-        "results/benchmarks/evaluate-validation.{run}.tsv"
-    conda:
-        "../envs/commbert.yaml"
-    threads: CONFIG.runtime.threads
-    params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
-        pooling=lambda wildcards: CONFIG.model_of(wildcards.run).pooling,
-        head=lambda wildcards: (
-            "--trained-head"
-            if CONFIG.training_of(wildcards.run).objectives.mlm > 0
-            else ""
-        ),
-        split="validation",
-        code=code_digest("commbert.stages.evaluate"),
-    shell:
-        EVALUATE
+        "commbert average --share {wildcards.share} --start {input.start} --trained {input.final} --out {output.final} "
+        "--log {log.text} --usage {log.usage}"

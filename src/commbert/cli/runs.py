@@ -1,5 +1,6 @@
 """The stages of a run, and the schema."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import typer
 
 from commbert.artifacts import write_json
 from commbert.cli.options import In, Log, Out, Runtime, Settings, Usage, app, parsed, run_stage
-from commbert.errors import EXIT_STOPPED
+from commbert.errors import EXIT_STOPPED, SettingsError
 from commbert.monitoring import usable_threads
 
 
@@ -113,7 +114,6 @@ def average(
 @app.command()
 def evaluate(
     settings: Settings,
-    model: In,
     files: In,
     line_words: In,
     words: In,
@@ -122,8 +122,17 @@ def evaluate(
     windows: In,
     train_windows: In,
     windows_tokenizer: In,
+    functions: In,
+    acronyms: In,
+    terms: In,
+    opposites: In,
+    similarity: In,
+    general_text: In,
     out: Out,
     scores_out: Out,
+    model: Annotated[Path | None, typer.Option(help="Evaluate this model folder.", exists=True)] = None,
+    vectors: Annotated[Path | None, typer.Option(help="Evaluate this table of word vectors.", exists=True)] = None,
+    by_frequency: Annotated[bool, typer.Option("--by-frequency", help="Evaluate the frequency rule.")] = False,
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
     split: Annotated[str, typer.Option(help="test, or validation (then with the validation tables).")] = "test",
     trained_head: Annotated[bool, typer.Option(help="The folder's MLM head was trained: measure it.")] = False,
@@ -132,7 +141,7 @@ def evaluate(
     log: Log = None,
     usage: Usage = None,
 ) -> None:
-    """Measure a model on the held-out test split."""
+    """Measure a model, a baseline's word vectors or the frequency rule on a held-out split."""
     os.environ["OMP_NUM_THREADS"] = str(usable_threads(threads))
 
     def work() -> Any:
@@ -140,16 +149,36 @@ def evaluate(
         from commbert.settings.runtime import RuntimeSettings
         from commbert.stages import evaluate as stage
 
+        subjects: list[stage.Subject] = []
+        if model is not None:
+            device = parsed(RuntimeSettings, runtime, "runtime").device
+            subjects.append(stage.ModelSubject(model, pooling, trained_head, device))
+        if vectors is not None:
+            subjects.append(stage.VectorsSubject(vectors))
+        if by_frequency:
+            subjects.append(stage.FrequencySubject())
+        if len(subjects) != 1:
+            raise SettingsError("expected one of --model, --vectors and --by-frequency. Give one of them.")
         return stage.run(
             parsed(EvaluationSettings, settings, "evaluation"),
-            model=model,
-            pooling=pooling,
-            has_trained_head=trained_head,
+            subject=subjects[0],
             data=stage.EvaluationPaths(
-                files, line_words, words, known, pairs, windows, train_windows, windows_tokenizer
+                files=files,
+                line_words=line_words,
+                words=words,
+                known=known,
+                pairs=pairs,
+                windows=windows,
+                train_windows=train_windows,
+                windows_tokenizer=windows_tokenizer,
+                functions=functions,
+                acronyms=acronyms,
+                terms=terms,
+                opposites=opposites,
+                similarity=similarity,
+                general_text=general_text,
             ),
             split=split,
-            device=parsed(RuntimeSettings, runtime, "runtime").device,
             out=out,
             scores_out=scores_out,
         )
@@ -198,6 +227,48 @@ def report(
         )
 
     run_stage("report", log, usage, work)
+
+
+@app.command()
+def sweep(
+    settings: Settings,
+    plan: Annotated[str, typer.Option(help="Rows by name, JSON: what each changes, and its runs.")],
+    runs: Annotated[Path, typer.Option(help="Folder of the runs.", exists=True, file_okay=False)],
+    baselines: Annotated[Path, typer.Option(help="Folder of base and baselines.", exists=True, file_okay=False)],
+    markdown_out: Out,
+    json_out: Out,
+    html_out: Out,
+    pareto_out: Out,
+    other: Annotated[list[str] | None, typer.Option(help="Name of a baseline; one row each.")] = None,
+    share: Annotated[list[float] | None, typer.Option(help="Share of the start weights; one point each.")] = None,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Compare all ablations with the reference run, the first of the plan."""
+
+    def work() -> Any:
+        from commbert.settings.evaluation import EvaluationSettings
+        from commbert.stages import sweep as stage
+
+        rows = {
+            name: stage.SweptRun(
+                row["changes"],
+                [runs / run / "validation.json" for run in row["runs"]],
+                [runs / run / "training.json" for run in row["runs"]],
+            )
+            for name, row in json.loads(plan).items()
+        }
+        reference = next(iter(rows))
+        return stage.run(
+            parsed(EvaluationSettings, settings, "evaluation"),
+            reference=reference,
+            runs=rows,
+            others={name: baselines / name / "validation.json" for name in other or []},
+            averages={a: runs / reference / "averages" / str(a) / "validation.json" for a in share or []},
+            outputs=stage.SweepOutputs(markdown_out, json_out, html_out, pareto_out),
+        )
+
+    run_stage("sweep", log, usage, work)
 
 
 @app.command()

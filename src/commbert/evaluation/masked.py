@@ -73,7 +73,7 @@ def _share_of_word(tokenizer: Tokenizer, windows: Sequence[Ints], found: MlmScor
     word = np.cumsum(begins) - 1
     pieces = np.bincount(word)[word]
     starts = np.cumsum([0, *(len(w) for w in windows)])[:-1]
-    return np.asarray(1.0 / pieces[starts[found.window] + found.position])
+    return np.asarray(1.0 / pieces[starts[found.window] + found.place])
 
 
 def unigram_figures(found: MlmScores, counts: Ints, n_characters: Floats) -> dict[str, float]:

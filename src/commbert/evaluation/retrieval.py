@@ -31,6 +31,8 @@ class RetrievalScores:
     query: Ints
     reciprocal_rank: Floats
     """1 / rank of the first partner."""
+    average_precision: Floats
+    """Mean, over the partners, of the share of partners among all up to its rank."""
     recall: dict[int, Floats]
     """Share of the partners among the first k, of at most k."""
 
@@ -92,9 +94,12 @@ def retrieve(
         block=_BLOCK,
     )
     reciprocal: list[float] = []
+    precision: list[float] = []
     recall: dict[int, list[float]] = {k: [] for k in at}
     for ranks in ranked:
         reciprocal.append(1.0 / float(ranks[0]))
+        precision.append(float((np.arange(1, len(ranks) + 1) / ranks).mean()))
         for k in at:
             recall[k].append(float((ranks <= k).sum()) / min(k, len(ranks)))
-    return RetrievalScores(queries, np.array(reciprocal), {k: np.array(v) for k, v in recall.items()})
+    found = {k: np.array(v) for k, v in recall.items()}
+    return RetrievalScores(queries, np.array(reciprocal), np.array(precision), found)

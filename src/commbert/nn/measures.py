@@ -37,7 +37,7 @@ class MlmScores:
     """One row per hidden token, in the order of the windows."""
 
     window: NDArray[np.int64]
-    position: NDArray[np.int64]
+    place: NDArray[np.int64]
     """Place of the token in its window."""
     label: NDArray[np.int64]
     loss: NDArray[np.float64]
@@ -91,12 +91,12 @@ def mlm_scores(
             logits = model.mlm_logits(model.hidden_states(packed, torch.from_numpy(places).to(device))).float()
             labels = torch.from_numpy(masked.labels).to(device)
             loss, rank = _loss_and_rank(logits, labels)
-            position = masked.positions - (np.cumsum(lengths) - lengths)[window]
-            parts.append((rows[window], position, masked.labels, loss, rank))
+            place = masked.positions - (np.cumsum(lengths) - lengths)[window]
+            parts.append((rows[window], place, masked.labels, loss, rank))
     model.train(was_training)
-    window, position, label, loss, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
+    window, place, label, loss, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
     order_again = np.argsort(window, kind="stable")
-    return MlmScores(*(column[order_again] for column in (window, position, label, loss, rank)))
+    return MlmScores(*(column[order_again] for column in (window, place, label, loss, rank)))
 
 
 def packed_places(

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-_STYLE: Any = {
+STYLE: Any = {
     "svg.hashsalt": "commbert",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -18,17 +18,17 @@ _STYLE: Any = {
     "grid.alpha": 0.3,
     "text.parse_math": False,
 }
-_COLOURS = ("#1f5fa8", "#c2571a", "#2c7d4f", "#7a3f98", "#555555")
+COLOURS = ("#1f5fa8", "#c2571a", "#2c7d4f", "#7a3f98", "#555555")
 _SMOOTH = 0.1
 
 
 def loss_figure(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
     """Return the loss curves: every step thin, a running mean thick; below, what the validations found."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 6.2), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
         names = (("loss", "joint loss"), ("mlm_loss", "MLM"), ("contrastive_loss", "word pairs (InfoNCE)"))
-        for (key, label), colour in zip(names, _COLOURS, strict=False):
+        for (key, label), colour in zip(names, COLOURS, strict=False):
             points = [(s["step"], s[key]) for s in steps if s[key] is not None]
             if points:
                 x, y = zip(*points, strict=True)
@@ -38,15 +38,15 @@ def loss_figure(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str,
         top.legend(frameon=False)
         _validation_axes(bottom, validations)
         bottom.set_xlabel("step")
-        return _svg(figure)
+        return svg(figure)
 
 
 def _validation_axes(axes: Any, validations: Sequence[dict[str, Any]]) -> None:
     for key, label, marker, colour in (
-        ("auc_frequency_matched", "AUC, frequency-matched", "o", _COLOURS[3]),
-        ("auc_frequency_matched_novel", "same, novel pairs", "^", _COLOURS[0]),
-        ("retrieval_mrr", "retrieval MRR", "D", _COLOURS[2]),
-        ("mlm_top1", "MLM top-1 accuracy", "s", _COLOURS[1]),
+        ("auc_frequency_matched", "AUC, frequency-matched", "o", COLOURS[3]),
+        ("auc_frequency_matched_novel", "same, novel pairs", "^", COLOURS[0]),
+        ("retrieval_mrr", "retrieval MRR", "D", COLOURS[2]),
+        ("mlm_top1", "MLM top-1 accuracy", "s", COLOURS[1]),
     ):
         points = [(v["step"], v[key]) for v in validations if v.get(key) is not None]
         if points:
@@ -60,11 +60,11 @@ def _validation_axes(axes: Any, validations: Sequence[dict[str, Any]]) -> None:
 def comparison_figure(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     """Return the figures of all columns with their intervals, one line per figure; only those between 0 and 1."""
     shown = [r for r in rows if not r["key"].startswith("mlm_loss")]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 0.55 * len(shown) + 1.2), layout="constrained")
         axes = figure.subplots()
         for place, name in enumerate(columns):
-            colour = _COLOURS[place % len(_COLOURS)]
+            colour = COLOURS[place % len(COLOURS)]
             offset = (place - (len(columns) - 1) / 2) * 0.2
             points = [
                 (i + offset, r["cells"][name]) for i, r in enumerate(shown) if r["cells"][name]["value"] is not None
@@ -85,7 +85,7 @@ def comparison_figure(rows: Sequence[dict[str, Any]], columns: Sequence[str]) ->
         axes.set_xlim(0, 1)
         axes.set_xlabel("value with 95 % interval (dashed: chance level of an AUC)")
         axes.legend(frameon=False, loc="lower right")
-        return _svg(figure)
+        return svg(figure)
 
 
 def _running_mean(values: Sequence[float]) -> list[float]:
@@ -95,7 +95,8 @@ def _running_mean(values: Sequence[float]) -> list[float]:
     return out
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """Return the picture as SVG, the same for the same picture."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "commbert"})
     return buffer.getvalue()

@@ -105,6 +105,13 @@ class Config(Section):
         rows = [self.sweep.reference or self.main_runs[0], *(name for name, run in self.runs.items() if run.ablation)]
         return {name: [self.with_seed(name, seed) for seed in self.sweep.seeds] for name in dict.fromkeys(rows)}
 
+    def sweep_plan(self) -> str:
+        """Return the rows of the sweep's table, what each changes and its runs, as JSON."""
+        rows = {
+            name: {"changes": self.runs[name].changes(), "runs": runs} for name, runs in self.swept_runs.items()
+        }
+        return json.dumps(rows, sort_keys=False, separators=(",", ":"))
+
     def with_seed(self, run: str, seed: int) -> str:
         """Return the name of the run with that seed of training."""
         return run if self.training_of(run).seed == seed else f"{run}@{seed}"

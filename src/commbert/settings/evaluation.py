@@ -14,6 +14,18 @@ class EvaluationSettings(Section):
     """Windows for the MLM figures, drawn evenly; 15 % of their tokens are hidden, always by [MASK]."""
     retrieval_queries: Annotated[int, Field(ge=1)] = 1000
     """Words whose same-line partners are looked for among all words of the corpus."""
+    text_tokens: Annotated[int, Field(ge=8, le=512)] = 256
+    """Tokens of a text with [CLS] and [SEP], at most: functions are cut there, as sentence-transformers cuts."""
+    briefs: Annotated[int, Field(ge=2)] = 500
+    """Functions whose brief is looked for among their code, at most."""
+    terms: str = "resources/evaluation/terms_3gpp.csv"
+    """CSV table of acronyms and expansions."""
+    opposites: str = "resources/evaluation/opposites.csv"
+    """CSV table of parts of identifiers that are opposites."""
+    similarity: str = "resources/evaluation/general_similarity.csv"
+    """CSV table of pairs of general English with graded relation."""
+    general_text: str = "resources/evaluation/general_text.txt"
+    """Sentences of general English, one a line."""
     random_pairs: Annotated[int, Field(ge=10)] = 20_000
     """Random word pairs for the mean cosine."""
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000

@@ -35,6 +35,10 @@ class RunSettings(Section):
     ablation: bool = False
     """A row of the table that ``snakemake sweep`` builds and nothing else: ``train`` and ``all`` pass it over."""
 
+    def changes(self) -> dict[str, Any]:
+        """Return what the run changes, by section."""
+        return {key: getattr(self, key) for key in CHANGEABLE if getattr(self, key)}
+
 
 @dataclass(frozen=True)
 class DataSettings:

@@ -17,9 +17,10 @@ from commbert.errors import DataError
 from commbert.evaluation import general, geometry, meaning
 from commbert.evaluation import pairs as ladder
 from commbert.evaluation.bootstrap import auc_resamples, estimate
-from commbert.evaluation.controls import Controls, controls, problems
-from commbert.evaluation.functions import brief_ranks, described, read_functions, same_function_partners
-from commbert.evaluation.masked import MASK_RATE, masked_scores, unigram_figures
+from commbert.baselines.vectors import read_vectors
+from commbert.evaluation.controls import HARD_RUNGS, Controls, controls, problems
+from commbert.evaluation.functions import brief_ranks, read_function_texts, same_function_partners
+from commbert.evaluation.masked import masked_scores, unigram_figures
 from commbert.evaluation.retrieval import Partners, held_out_partners, retrieve
 from commbert.evaluation.scores import (
     CORRELATION,
@@ -35,13 +36,15 @@ from commbert.evaluation.words import ByFrequency, Space, Words, read_evaluated_
 from commbert.known import Keys, read_known
 from commbert.nn.devices import choose_device
 from commbert.nn.encoder import Bert
-from commbert.nn.measures import cosines
 from commbert.nn.model import load_bert, missing_parts, special_ids, text_vectors
 from commbert.nn.packing import SpecialIds
 from commbert.provenance import digest, digest_of_files, environment
 from commbert.rows import count_tokens, read_windows
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.tokenization.encoding import encode_words, load_tokenizer
+
+_HUB_QUERIES = 5000
+"""Words that name their neighbours, for the hubness."""
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -284,18 +287,24 @@ def _geometry(case: _Case) -> dict[str, Any] | None:
     place[candidates[there]] = np.arange(len(there))
     a, b = place[case.pairs.anchor], place[case.pairs.positive]
     both = (a >= 0) & (b >= 0)
-    options = {"n_pairs": case.settings.random_pairs, "seed": case.settings.seed}
-    found = geometry.geometry(vectors, a[both], b[both], hub_queries=case.settings.hub_queries, **options)
-    return found.as_dict()
+    found = geometry.geometry(
+        vectors, a[both], b[both], n_pairs=case.settings.random_pairs, n_queries=_HUB_QUERIES, seed=case.settings.seed
+    )
+    return {**_told(vars(found)), "collapse": geometry.collapse(found), "words": len(there)}
 
 
 def _score_retrieval(scores: Scores, case: _Case) -> dict[str, Any]:
     """Score the partners of words on held-out lines, and in held-out functions."""
     told: dict[str, Any] = {}
     tasks = {"retrieval": held_out_partners(case.data.line_words, case.in_split, case.words.usable, case.known)}
-    functions = read_functions(case.data.functions)
-    lines = tables.read(case.data.line_words, tables.LINE_WORDS)
-    tasks["function"] = same_function_partners(functions, lines, case.in_split, case.words.usable, case.known)
+    tasks["function"] = same_function_partners(
+        case.data.functions,
+        case.data.line_words,
+        case.in_split,
+        case.words.usable,
+        case.known,
+        seed=case.settings.seed,
+    )
     candidates = case.words.candidates
     for number, (task, partners) in enumerate(tasks.items()):
         chosen = _queries(partners, case.settings, number)
@@ -318,3 +327,111 @@ def _queries(partners: Partners, settings: EvaluationSettings, number: int) -> I
     rng = np.random.default_rng([settings.seed, 5 + number])
     n = min(settings.retrieval_queries, len(partners.query))
     return np.sort(rng.choice(len(partners.query), n, replace=False))
+
+
+def _score_masked(scores: Scores, case: _Case) -> tuple[str, dict[str, float] | None]:
+    """Score hidden tokens of held-out windows and of general English; return why not, and the unigram's figures."""
+    network, data, seed = case.network, case.data, case.settings.seed
+    if network is None:
+        return "no language model", None
+    folder = network.subject.folder
+    if "mlm_head" in missing_parts(folder) or not network.subject.has_trained_head:
+        return "the model has no trained MLM head", None
+    tokenizer = load_tokenizer(folder)
+    sentences = general.read_sentences(data.general_text)
+    english = general.general_mlm(
+        network.bert, tokenizer, network.specials, sentences, seed=seed, device=network.device
+    )
+    ones = np.ones(len(english.loss_nats))
+    columns = {
+        "loss": (english.loss_nats, ones),
+        "top1": ((english.rank < 1).astype(np.float64), ones),
+        "loss_per_char": (english.loss_nats, english.n_chars),
+        "loss_per_word": (english.loss_nats, english.n_words),
+    }
+    for name, (value, weight) in columns.items():
+        scores[f"general_mlm_{name}"] = Column(np.arange(len(ones)), english.sentence, value, weight)
+    if sha256_file(folder / "tokenizer.json") != sha256_file(data.windows_tokenizer / "tokenizer.json"):
+        return "the windows were cut with another tokenizer", None
+    heldout = read_windows(data.windows)
+    rng = np.random.default_rng([seed, 6])
+    rows = np.sort(rng.choice(len(heldout), min(case.settings.windows, len(heldout)), replace=False))
+    found, hidden = masked_scores(
+        network.bert, tokenizer, network.specials, heldout.rows(rows), clusters=rows, seed=seed, device=network.device
+    )
+    scores.update(found)
+    counts = count_tokens(data.train_windows, network.bert.config.vocab_size)
+    return "", unigram_figures(hidden, counts, found["mlm_loss_per_char"].weight)
+
+
+def _score_meaning(scores: Scores, case: _Case) -> dict[str, Any]:
+    """Score what needs text: acronyms, general similarity, briefs of functions; and how often opposites are nearest."""
+    told: dict[str, Any] = {"opposites": _opposites(case)}
+    if case.network is None:
+        return told
+    embed, settings = case.network.embed, case.settings
+    mined = [tuple(row.values()) for row in tables.read(case.data.acronyms, tables.ACRONYMS, ["acronym", "expansion"]).to_pylist()]
+    for task, pairs in (("acronym", mined), ("term", meaning.read_terms(case.data.terms))):
+        lookup = meaning.acronym_ranks(embed, pairs)
+        told[task] = {"pairs": len(pairs)}
+        sides = (lookup.to_expansion, lookup.to_acronym)
+        told[task] |= {
+            name: float(side.reciprocal_rank.mean()) if len(pairs) else None
+            for name, side in zip(("to_expansion_mrr", "to_acronym_mrr"), sides, strict=True)
+        }
+        # A pair asked in both directions is one cluster.
+        cluster, item = np.tile(np.arange(len(pairs)), 2), np.arange(2 * len(pairs))
+        for name, field in (("mrr", "reciprocal_rank"), ("r1", "recall_at_1")):
+            value = np.concatenate([getattr(side, field) for side in sides])
+            scores[f"{task}_{name}"] = Column(item, cluster, value, np.ones(len(value)))
+    rows = meaning.read_similarity(case.data.similarity)
+    vectors = [embed([getattr(row, side) for row in rows]) for side in ("a", "b")]
+    cosine = (vectors[0].double() * vectors[1].double()).sum(1).numpy()
+    every = np.arange(len(rows))
+    scores[CORRELATION] = Column(every, every, cosine, np.array([row.relation for row in rows], np.float64))
+    functions = read_function_texts(case.data.functions, case.in_split)
+    ranks = brief_ranks(embed, functions, seed=settings.seed, max_candidates=settings.briefs)
+    told["briefs"] = _told({"functions": len(functions), "asked": ranks.n_candidates, "chance_mrr": ranks.chance})
+    ones, item = np.ones(len(ranks.function_id)), np.arange(len(ranks.function_id))
+    found = {"mrr": ranks.reciprocal_rank, "r1": (ranks.reciprocal_rank == 1.0).astype(np.float64)}
+    for name, value in found.items():
+        # Briefs of one file are alike: the file is what is resampled.
+        scores[f"brief_{name}"] = Column(item, ranks.file_id, value, ones)
+    return told
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values for JSON: a figure of nothing is None."""
+    return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in values.items()}
+
+
+def _opposites(case: _Case) -> dict[str, Any] | None:
+    if isinstance(case.space, ByFrequency):
+        return None
+    ids = case.words.candidates
+    nearest, _ = geometry.neighbours(case.space.vectors_of(ids), 1)
+    pairs = meaning.read_opposites(case.data.opposites)
+    found = meaning.opposites_rate([case.words.text[i] for i in ids], nearest[:, 0], pairs)
+    return _told(vars(found))
+
+
+def _neighbours(case: _Case) -> dict[str, list[list[Any]]]:
+    """Return [word, cosine] of the nearest words of the code for each telling word that the code has."""
+    if isinstance(case.space, ByFrequency):
+        return {}
+    words, settings = case.words, case.settings
+    candidates = words.candidates
+    place = {words.text[i]: row for row, i in enumerate(candidates)}
+    asked = [w for w in settings.telling_words if w in place] or _default_telling(words)
+    rows = np.array([place[w] for w in asked], np.int64)
+    index, cosine = geometry.neighbours(case.space.vectors_of(candidates), settings.neighbours, queries=rows)
+    return {
+        word: [[words.text[candidates[i]], round(float(c), 4)] for i, c in zip(index[n], cosine[n], strict=True)]
+        for n, word in enumerate(asked)
+    }
+
+
+def _default_telling(words: Words) -> list[str]:
+    """Return the twelve most frequent words of training that are made of several parts (``mcs_index``)."""
+    fit = [i for i in words.candidates if words.n_lines[i] > 0]
+    return [words.text[i] for i in fit if "_" in words.text[i].strip("_") and words.text[i][0] != "_"][:12]

@@ -1,0 +1,99 @@
+"""The table of ablations and its picture: what each setting brings to the code's words, and what it costs English."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from commbert.reporting.figures import COLOURS, STYLE, svg
+
+
+@dataclass(frozen=True)
+class SweptFigure:
+    """A column of the table."""
+
+    key: str
+    label: str
+    higher_is_better: bool = True
+
+
+FIGURES = (
+    SweptFigure("auc_frequency_matched_novel", "AUC matched"),
+    SweptFigure("auc_lexical_novel", "AUC lexical"),
+    SweptFigure("retrieval_mrr", "line MRR"),
+    SweptFigure("function_mrr", "function MRR"),
+    SweptFigure("acronym_mrr", "acronym MRR"),
+    SweptFigure("term_mrr", "3GPP term MRR"),
+    SweptFigure("brief_mrr", "brief MRR"),
+    SweptFigure("mlm_loss_per_char", "MLM nats/char", higher_is_better=False),
+    SweptFigure("general_similarity", "general similarity"),
+    SweptFigure("general_mlm_loss_per_char", "general nats/char", higher_is_better=False),
+)
+"""All on the validation split; AUC of novel pairs."""
+
+DOMAIN = ("auc_frequency_matched_novel", "retrieval_mrr")
+"""What the domain gain is the mean of."""
+GENERAL = "general_similarity"
+
+
+def cell(found: Mapping[str, Any] | None, change: Mapping[str, Any] | None, figure: SweptFigure) -> dict[str, Any]:
+    """Return a figure over seeds, its difference to the reference, and what the difference's interval allows to say."""
+    verdict = ""
+    if change is not None:
+        is_shown = not change["low"] <= 0 <= change["high"]
+        verdict = ("better" if (change["value"] > 0) == figure.higher_is_better else "worse") if is_shown else "equal"
+    return {"found": found, "difference": change, "verdict": verdict}
+
+
+def gains(figures: Mapping[str, Mapping[str, Any] | None], base: Mapping[str, float]) -> dict[str, float] | None:
+    """Return the domain gain and the general loss against the base model; None if a figure is missing."""
+    values = {key: found["value"] for key in (*DOMAIN, GENERAL) if (found := figures.get(key)) is not None}
+    if len(values) != len(DOMAIN) + 1 or not all(key in base for key in values):
+        return None
+    domain = sum(values[key] - base[key] for key in DOMAIN) / len(DOMAIN)
+    return {"domain_gain": domain, "general_loss": base[GENERAL] - values[GENERAL]}
+
+
+def pareto_front(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of points that no other one beats in domain gain without a greater general loss."""
+    front: list[str] = []
+    best = float("-inf")
+    for point in sorted(points, key=lambda p: (p["general_loss"], -p["domain_gain"])):
+        if point["domain_gain"] > best:
+            best = point["domain_gain"]
+            front.append(point["name"])
+    return front
+
+
+def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, Any]], reference: str) -> str:
+    """Return domain gain over general loss: a point per run, a line over shares of the start weights."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(8.5, 6), layout="constrained")
+        axes = figure.subplots()
+        on_front = pareto_front(points)
+        for point in points:
+            is_best, is_reference = point["name"] in on_front, point["name"] == reference
+            colour = COLOURS[1] if is_reference else COLOURS[0] if is_best else COLOURS[4]
+            axes.plot(point["general_loss"], point["domain_gain"], "o", color=colour, markersize=8 if is_reference else 5)
+            axes.annotate(
+                point["name"],
+                (point["general_loss"], point["domain_gain"]),
+                xytext=(4, 3),
+                textcoords="offset points",
+                fontsize=8,
+                color=colour,
+            )
+        if curve:
+            x, y = [p["general_loss"] for p in curve], [p["domain_gain"] for p in curve]
+            axes.plot(x, y, "-x", color=COLOURS[2], linewidth=1.2, label=f"{reference}, averaged with the start model")
+            for point in curve:
+                place = (point["general_loss"], point["domain_gain"])
+                axes.annotate(f"{point['share']:g}", place, xytext=(3, -9), textcoords="offset points", fontsize=7)
+            axes.legend(frameon=False, loc="lower right")
+        axes.axvline(0, color="#999999", linewidth=0.8, linestyle="--")
+        axes.axhline(0, color="#999999", linewidth=0.8, linestyle="--")
+        axes.set_xlabel("general loss: similarity of plain English, base minus run (left is better)")
+        axes.set_ylabel("domain gain: mean of AUC and MRR, run minus base (up is better)")
+        return svg(figure)

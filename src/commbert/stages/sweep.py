@@ -1,0 +1,127 @@
+"""sweep: the evaluations of all ablations on the validation split to one table and one picture."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from commbert.artifacts import read_json, write_json, write_text
+from commbert.evaluation.scores import read_scores
+from commbert.evaluation.seeds import Draws, draws_of, over_seeds
+from commbert.provenance import digest, environment
+from commbert.reporting.rendering import render_html, render_markdown
+from commbert.reporting.sweeping import FIGURES, cell, gains, pareto_figure, pareto_front
+from commbert.settings.evaluation import EvaluationSettings
+
+_KEYS = [figure.key for figure in FIGURES]
+
+
+@dataclass(frozen=True)
+class SweptRun:
+    """A row of the table."""
+
+    changes: dict[str, Any]
+    """What the run changes, by section."""
+    evaluations: list[Path]
+    """validation.json of each seed; its scores lie beside."""
+    trainings: list[Path]
+    """training.json of each seed; none for what is not trained."""
+
+
+@dataclass(frozen=True)
+class SweepOutputs:
+    """Files that a sweep becomes."""
+
+    markdown: Path
+    json: Path
+    html: Path
+    pareto: Path
+
+
+def run(
+    settings: EvaluationSettings,
+    *,
+    reference: str,
+    runs: Mapping[str, SweptRun],
+    others: Mapping[str, Path],
+    averages: Mapping[float, Path],
+    outputs: SweepOutputs,
+) -> dict[str, Any]:
+    """Compare all runs with the reference.
+
+    Args:
+        settings: The section ``evaluation``: resamples and their seed.
+        reference: Name of the run that others are compared with.
+        runs: The rows, the reference among them.
+        others: validation.json of what is not trained in seeds: ``base`` and baselines.
+        averages: validation.json of the reference averaged with its start model, by the start's share.
+        outputs: What becomes of them.
+    """
+    draws = {name: [_draws(path, settings) for path in row.evaluations] for name, row in runs.items()}
+    fixed = {name: [_draws(path, settings)] for name, path in others.items()}
+    base = {key: d.value for key, d in fixed["base"][0].items()}
+    rows = [_row(name, found, draws[reference], reference, settings) for name, found in (draws | fixed).items()]
+    for row in rows:
+        swept = runs.get(row["name"])
+        row["changes"] = json.dumps(swept.changes, sort_keys=True) if swept and swept.changes else ""
+        row["seeds"] = len(swept.evaluations) if swept else 1
+        row["trained_s"] = _mean_time(swept.trainings) if swept else None
+    points = _points(rows, base)
+    curve = [
+        {"share": share, **point}
+        for share, path in sorted(averages.items())
+        if (point := gains({k: {"value": d.value} for k, d in _draws(path, settings).items()}, base)) is not None
+    ]
+    context = {
+        "reference": reference,
+        "columns": [vars(figure) for figure in FIGURES],
+        "rows": rows,
+        "points": points,
+        "front": pareto_front(points),
+        "curve": curve,
+        "settings": settings.model_dump(mode="json"),
+        "inputs": digest(*(read_json(p)["inputs"] for row in runs.values() for p in row.evaluations)),
+        "environment": environment(),
+    }
+    picture = pareto_figure(points, curve, reference)
+    write_text(outputs.pareto, picture)
+    link = outputs.pareto.relative_to(outputs.markdown.parent).as_posix()
+    write_text(outputs.markdown, render_markdown("sweep.md.j2", {**context, "figures": {"pareto": link}}))
+    write_text(outputs.html, render_html("sweep.html.j2", context, {"pareto": picture}))
+    write_json(outputs.json, context)
+    return {"rows": len(rows)}
+
+
+def _draws(evaluation: Path, settings: EvaluationSettings) -> dict[str, Draws]:
+    scores = read_scores(evaluation.with_suffix(".scores.parquet"))
+    return draws_of(scores, _KEYS, n_resamples=settings.bootstrap, seed=settings.seed)
+
+
+def _row(
+    name: str,
+    found: Sequence[dict[str, Draws]],
+    reference: Sequence[dict[str, Draws]],
+    reference_name: str,
+    settings: EvaluationSettings,
+) -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for figure in FIGURES:
+        ours = [d[figure.key] for d in found if figure.key in d]
+        theirs = [d[figure.key] for d in reference if figure.key in d]
+        value = over_seeds(ours, seed=settings.seed)
+        # One model against several seeds of the reference: it stands for each of them.
+        same = ours * len(theirs) if len(ours) == 1 else ours
+        change = None if name == reference_name else over_seeds(same, theirs, seed=settings.seed)
+        cells[figure.key] = cell(value and vars(value), change and vars(change), figure)
+    return {"name": name, "cells": cells}
+
+
+def _points(rows: Sequence[dict[str, Any]], base: Mapping[str, float]) -> list[dict[str, Any]]:
+    found = ((row["name"], gains({k: c["found"] for k, c in row["cells"].items()}, base)) for row in rows)
+    return [{"name": name, **point} for name, point in found if point is not None]
+
+
+def _mean_time(trainings: Sequence[Path]) -> float | None:
+    times = [read_json(path)["trained_s"] for path in trainings]
+    return sum(times) / len(times) if times else None
