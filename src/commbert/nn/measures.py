@@ -42,6 +42,8 @@ class MlmScores:
     """Cross-entropy in nats."""
     rank: NDArray[np.int64]
     """How many tokens the model held more likely than the right one."""
+    place: NDArray[np.int64]
+    """The token's place in its window, from 0."""
 
 
 def mlm_scores(
@@ -89,11 +91,12 @@ def mlm_scores(
             logits = model.mlm_logits(model.hidden_states(packed, torch.from_numpy(places).to(device))).float()
             labels = torch.from_numpy(masked.labels).to(device)
             loss, rank = _loss_and_rank(logits, labels)
-            parts.append((rows[window], masked.labels, loss, rank))
+            place = masked.positions - (np.cumsum(lengths) - lengths)[window]
+            parts.append((rows[window], masked.labels, loss, rank, place))
     model.train(was_training)
-    window, label, loss, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order_again = np.argsort(window, kind="stable")
-    return MlmScores(window[order_again], label[order_again], loss[order_again], rank[order_again])
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order_again = np.argsort(columns[0], kind="stable")
+    return MlmScores(*(column[order_again] for column in columns))
 
 
 def packed_places(
