@@ -77,6 +77,13 @@ def test_labels_are_tokens_of_their_window(windows):
     assert all(label in windows[w] for w, label in zip(found.window, found.label, strict=True))
 
 
+def test_places_are_those_of_the_labels_in_their_window(windows):
+    for found in (_scores(windows), _scores(windows, batch_size=2)):
+        rows = zip(found.window, found.place, found.label, strict=True)
+        assert all(windows[window][place] == label for window, place, label in rows)
+        assert len({*zip(found.window.tolist(), found.place.tolist(), strict=True)}) == len(found.place)
+
+
 def test_scoring_is_repeatable_and_another_seed_hides_other_tokens(windows):
     first, again, other = _scores(windows), _scores(windows), _scores(windows, seed=4)
     assert np.array_equal(first.loss, again.loss)

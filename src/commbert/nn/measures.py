@@ -37,13 +37,13 @@ class MlmScores:
     """One row per hidden token, in the order of the windows."""
 
     window: NDArray[np.int64]
-    place: NDArray[np.int64]
-    """Place of the token in its window."""
     label: NDArray[np.int64]
     loss: NDArray[np.float64]
     """Cross-entropy in nats."""
     rank: NDArray[np.int64]
     """How many tokens the model held more likely than the right one."""
+    place: NDArray[np.int64]
+    """The token's place in its window, from 0."""
 
 
 def mlm_scores(
@@ -92,11 +92,11 @@ def mlm_scores(
             labels = torch.from_numpy(masked.labels).to(device)
             loss, rank = _loss_and_rank(logits, labels)
             place = masked.positions - (np.cumsum(lengths) - lengths)[window]
-            parts.append((rows[window], place, masked.labels, loss, rank))
+            parts.append((rows[window], masked.labels, loss, rank, place))
     model.train(was_training)
-    window, place, label, loss, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order_again = np.argsort(window, kind="stable")
-    return MlmScores(*(column[order_again] for column in (window, place, label, loss, rank)))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order_again = np.argsort(columns[0], kind="stable")
+    return MlmScores(*(column[order_again] for column in columns))
 
 
 def packed_places(
