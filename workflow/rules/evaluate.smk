@@ -1,6 +1,7 @@
 # Measuring: the untouched base model, baselines and runs answer the same questions, on the test split (evaluation.json,
 # what is reported) or on the validation split (validation.json, what settings are chosen by).
-BASELINES = ["base", "frequency", "char_ngrams", "ppmi_svd"]
+from commbert.settings.config import BASELINES
+
 SPLIT_OF = dict(evaluation="test", validation="validation")
 
 

@@ -9,31 +9,17 @@ from typing import Any
 
 from commbert.artifacts import read_json
 from commbert.provenance import digest
-
-
-@dataclass(frozen=True)
-class Row:
-    """A figure of the before/after table."""
-
-    key: str
-    label: str
-    meaning: str
-    higher_is_better: bool
-    style: str = "{:.3f}"
-
-
-ROWS = (
-    Row("auc_english", "AUC against English words", "easy: frequency alone solves it", True),
-    Row("auc_random_code", "AUC against random code words", "medium", True),
-    Row("auc_frequency_matched", "AUC against frequency-matched code words", "hard: the honest rung", True),
-    Row("auc_frequency_matched_novel", "... novel pairs only", "the pair shares no training line", True),
-    Row("retrieval_mrr", "Retrieval MRR", "novel same-line partners among all words", True),
-    Row("retrieval_r1", "Retrieval R@1", "", True),
-    Row("retrieval_r10", "Retrieval R@10", "", True),
-    Row("mlm_top1", "MLM top-1 accuracy", "15 % of tokens hidden", True),
-    Row("mlm_top5", "MLM top-5 accuracy", "", True),
-    Row("mlm_loss", "MLM loss per token (nats)", "", False),
-    Row("mlm_loss_per_char", "MLM loss per character (nats)", "comparable across tokenizers", False),
+from commbert.reporting.measured import (
+    ROWS,
+    SYSTEM_FIGURES,
+    Row,
+    collapse_lines,
+    control_rows,
+    geometry_rows,
+    meters,
+    opposite_rows,
+    stratum_rows,
+    system_rows,
 )
 
 
@@ -52,6 +38,9 @@ class Sources:
     model: dict[str, Any]
     evaluation: dict[str, Any]
     others: dict[str, dict[str, Any]]
+    """Evaluation of each column, then of each further row of the table of systems."""
+    columns: list[str]
+    """Which of the others are columns beside the run."""
     differences: dict[str, dict[str, dict[str, Any] | None]]
     """Column, figure: run minus column with its interval."""
     usage: list[dict[str, Any]]
@@ -61,29 +50,36 @@ class Sources:
 
 def build_context(sources: Sources) -> dict[str, Any]:
     """Return the one context of Markdown, HTML and JSON; plain JSON values throughout."""
-    columns = [sources.run, *sources.others]
+    columns = [sources.run, *sources.columns]
+    all_evaluations = {sources.run: sources.evaluation, **sources.others}
+    leakage = {
+        split: {**sources.windows["leakage"][split], **sources.pairs["leakage"].get(split, {})}
+        for split in sources.windows["leakage"]
+    }
+    training = _training(sources)
     return {
         "run": sources.run,
         "columns": columns,
         "headline": _headline(sources),
         "rows": [_row(row, sources) for row in ROWS],
-        "controls": _controls(sources),
-        "geometry": {
-            name: evaluation["geometry"]["mean_random_cosine"]
-            for name, evaluation in {sources.run: sources.evaluation, **sources.others}.items()
-        },
-        "popularity_mrr": sources.evaluation["controls"].get("popularity_mrr"),
-        "leakage": {
-            split: {**sources.windows["leakage"][split], **sources.pairs["leakage"].get(split, {})}
-            for split in sources.windows["leakage"]
-        },
+        "meters": meters(leakage, sources.evaluation, training["mean_masked_out_pct"]),
+        "alarms": collapse_lines(all_evaluations),
+        "system_figures": [label for _, label in SYSTEM_FIGURES],
+        "systems": system_rows(list(all_evaluations), all_evaluations, sources.differences, sources.usage),
+        "controls": control_rows(sources.evaluation),
+        "strata": stratum_rows(all_evaluations, columns),
+        "geometry": geometry_rows(all_evaluations),
+        "opposites": opposite_rows(all_evaluations),
+        "popularity_mrr": sources.evaluation["retrieval"]["retrieval"].get("popularity_mrr"),
+        "told": {name: sources.evaluation.get(name) for name in ("retrieval", "acronym", "term", "briefs")},
+        "leakage": leakage,
         "corpus": _corpus(sources),
         "words": sources.words,
         "receipts": sources.receipts,
         "windows": sources.windows["splits"],
         "pairs": {"known_pairs": sources.pairs["known_pairs"], **sources.pairs["splits"]},
         "model": sources.model,
-        "training": _training(sources),
+        "training": training,
         "validations": sources.validations,
         "neighbours": _neighbours(sources),
         "stages": sources.usage,
@@ -128,7 +124,8 @@ def _source(facts: dict[str, Any]) -> dict[str, Any]:
 def _row(row: Row, sources: Sources) -> dict[str, Any]:
     ours = sources.evaluation["figures"].get(row.key)
     cells = {sources.run: _cell(row, ours)}
-    for name, evaluation in sources.others.items():
+    for name in sources.columns:
+        evaluation = sources.others[name]
         cell = _cell(row, evaluation["figures"].get(row.key))
         change = sources.differences[name].get(row.key)
         cells[name] = {**cell, "difference": change, "verdict": _verdict(row, change)}
@@ -164,7 +161,8 @@ def _headline(sources: Sources) -> list[str]:
     }
     ours = sources.evaluation["figures"]
     for row in told:
-        for name, evaluation in sources.others.items():
+        for name in sources.columns:
+            evaluation = sources.others[name]
             change, theirs = sources.differences[name].get(row.key), evaluation["figures"].get(row.key)
             if change is not None and theirs is not None:
                 sentences.append(
@@ -172,7 +170,7 @@ def _headline(sources: Sources) -> list[str]:
                     f"difference {change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]: "
                     f"{_verdict(row, change)}."
                 )
-        if not sources.others and ours[row.key]:
+        if not sources.columns and ours[row.key]:
             value = ours[row.key]
             sentences.append(f"{names[row.key]}: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}].")
     unigram = sources.evaluation["unigram"]
@@ -183,20 +181,6 @@ def _headline(sources: Sources) -> list[str]:
             "of always saying the most frequent token."
         )
     return sentences
-
-
-def _controls(sources: Sources) -> list[dict[str, Any]]:
-    found = sources.evaluation["controls"]
-    rungs = ("english", "random_code", "frequency_matched")
-    return [
-        {
-            "rung": rung.replace("_", " "),
-            "model": (sources.evaluation["figures"][f"auc_{rung}"] or {}).get("value"),
-            "blind": found.get(f"blind_auc_{rung}"),
-            "frequency": found.get(f"frequency_auc_{rung}"),
-        }
-        for rung in rungs
-    ]
 
 
 def _training(sources: Sources) -> dict[str, Any]:
@@ -226,7 +210,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def _neighbours(sources: Sources) -> list[dict[str, Any]]:
-    columns = {sources.run: sources.evaluation, **sources.others}
+    columns = {sources.run: sources.evaluation, **{name: sources.others[name] for name in sources.columns}}
     return [
         {"word": word, "columns": {name: [n for n, _ in e["neighbours"].get(word, [])] for name, e in columns.items()}}
         for word in sources.evaluation["neighbours"]

@@ -76,7 +76,9 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
         for point in points:
             is_best, is_reference = point["name"] in on_front, point["name"] == reference
             colour = COLOURS[1] if is_reference else COLOURS[0] if is_best else COLOURS[4]
-            axes.plot(point["general_loss"], point["domain_gain"], "o", color=colour, markersize=8 if is_reference else 5)
+            axes.plot(
+                point["general_loss"], point["domain_gain"], "o", color=colour, markersize=8 if is_reference else 5
+            )
             axes.annotate(
                 point["name"],
                 (point["general_loss"], point["domain_gain"]),

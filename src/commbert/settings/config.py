@@ -23,6 +23,9 @@ from commbert.settings.training import TrainingSettings
 from commbert.settings.windows import WindowsSettings
 from commbert.settings.words import WordsSettings
 
+BASELINES = ("base", "frequency", "char_ngrams", "ppmi_svd")
+"""What is measured beside the runs: the untouched base model, and rules and vectors without a language model."""
+
 S = TypeVar("S", bound=Section)
 M = TypeVar("M", bound=BaseModel)
 
@@ -107,9 +110,7 @@ class Config(Section):
 
     def sweep_plan(self) -> str:
         """Return the rows of the sweep's table, what each changes and its runs, as JSON."""
-        rows = {
-            name: {"changes": self.runs[name].changes(), "runs": runs} for name, runs in self.swept_runs.items()
-        }
+        rows = {name: {"changes": self.runs[name].changes(), "runs": runs} for name, runs in self.swept_runs.items()}
         return json.dumps(rows, sort_keys=False, separators=(",", ":"))
 
     def with_seed(self, run: str, seed: int) -> str:
@@ -117,15 +118,16 @@ class Config(Section):
         return run if self.training_of(run).seed == seed else f"{run}@{seed}"
 
     def evaluations_beside(self, run: str) -> dict[str, str]:
-        """Return the evaluation of each column beside a run in its report."""
-        folder = {"base": "results/baselines/base"}
-        names = [name for name in self.report.compare_with if name != run]
-        return {name: f"{folder.get(name, f'results/runs/{name}')}/evaluation.json" for name in names}
+        """Return the evaluation of each column and system beside a run in its report."""
+        names = [name for name in self.report.beside if name != run]
+        return {
+            name: f"results/{'baselines' if name in BASELINES else 'runs'}/{name}/evaluation.json" for name in names
+        }
 
     @property
     def reported_runs(self) -> list[str]:
         """Return the runs that get a report: all but those that only serve as a column of another one."""
-        return [run for run in self.main_runs if run == "final" or run not in self.report.compare_with]
+        return [run for run in self.main_runs if run == "final" or run not in self.report.beside]
 
 
 def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
@@ -156,12 +158,13 @@ def _problems_of_runs(config: Config, where: str) -> Iterator[str]:
 
 def _problems_of_names(config: Config, where: str) -> Iterator[str]:
     names = ", ".join(config.runs)
-    for name in config.report.compare_with:
-        if name != "base" and name not in config.runs:
-            yield (
-                f"{where} report.compare_with: expected base or a name of runs ({names}), "
-                f"found {name!r}. Remove it or add the run."
-            )
+    for key in ("compare_with", "systems"):
+        for name in getattr(config.report, key):
+            if name not in BASELINES and name not in config.runs:
+                yield (
+                    f"{where} report.{key}: expected {', '.join(BASELINES)} or a name of runs ({names}), "
+                    f"found {name!r}. Remove it or add the run."
+                )
     if config.sweep.reference is not None and config.sweep.reference not in config.runs:
         yield f"{where} sweep.reference: expected a name of runs ({names}), found {config.sweep.reference!r}. Name one."
     if not config.main_runs:
@@ -169,8 +172,9 @@ def _problems_of_names(config: Config, where: str) -> Iterator[str]:
             f"{where} runs: expected at least one run that is no ablation, found none. "
             "Write final: {} (null takes a run away)."
         )
-    if "base" in config.runs:
-        yield f"{where} runs.base: the name base means the untouched base model. Choose another name."
+    for name in BASELINES:
+        if name in config.runs:
+            yield f"{where} runs.{name}: the name {name} means a baseline. Choose another name."
 
 
 def section_from_json(section: type[S], text: str, *, where: str) -> S:

@@ -370,7 +370,10 @@ def _score_meaning(scores: Scores, case: _Case) -> dict[str, Any]:
     if case.network is None:
         return told
     embed, settings = case.network.embed, case.settings
-    mined = [tuple(row.values()) for row in tables.read(case.data.acronyms, tables.ACRONYMS, ["acronym", "expansion"]).to_pylist()]
+    mined = [
+        tuple(row.values())
+        for row in tables.read(case.data.acronyms, tables.ACRONYMS, ["acronym", "expansion"]).to_pylist()
+    ]
     for task, pairs in (("acronym", mined), ("term", meaning.read_terms(case.data.terms))):
         lookup = meaning.acronym_ranks(embed, pairs)
         told[task] = {"pairs": len(pairs)}

@@ -7,8 +7,9 @@ from typing import Any
 
 from commbert.artifacts import read_json, read_manifest, write_json, write_text
 from commbert.evaluation.scores import difference, read_scores
-from commbert.reporting.context import ROWS, Sources, build_context, read_metrics, read_usage
+from commbert.reporting.context import Sources, build_context, read_metrics, read_usage
 from commbert.reporting.figures import comparison_figure, loss_figure
+from commbert.reporting.measured import ROWS, SYSTEM_FIGURES
 from commbert.reporting.rendering import render_html, render_markdown
 from commbert.settings.corpus import CorpusSettings
 
@@ -28,7 +29,7 @@ class ReportInputs:
     evaluation: Path
     usage_folder: Path
     others: dict[str, Path]
-    """Name and evaluation.json of each further column; its scores.parquet lies beside."""
+    """Name and evaluation.json of each further column and system; its scores lie beside."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def run(name: str, *, config: str, inputs: ReportInputs, outputs: ReportOutputs)
         model=read_manifest(inputs.model)["about"],
         evaluation=evaluation,
         others={column: read_json(path) for column, path in inputs.others.items()},
+        columns=json.loads(config)["report"]["compare_with"],
         differences={
             column: _differences(inputs.evaluation, path, evaluation) for column, path in inputs.others.items()
         },
@@ -87,7 +89,8 @@ def _shards(config: str) -> set[str]:
 
 def _differences(ours: Path, theirs: Path, evaluation: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
     settings = evaluation["settings"]
-    a, b = read_scores(ours.with_name("scores.parquet")), read_scores(theirs.with_name("scores.parquet"))
+    a, b = read_scores(ours.with_suffix(".scores.parquet")), read_scores(theirs.with_suffix(".scores.parquet"))
     options = {"n_resamples": settings["bootstrap"], "seed": settings["seed"]}
-    found = {row.key: difference(a, b, row.key, **options) for row in ROWS}
+    keys = [row.key for row in ROWS] + [key for key, _ in SYSTEM_FIGURES]
+    found = {key: difference(a, b, key, **options) for key in dict.fromkeys(keys)}
     return {key: value.as_dict() if value else None for key, value in found.items()}
