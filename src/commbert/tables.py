@@ -225,6 +225,12 @@ SCORES = Table(
     ),
     dictionary=("metric",),
 )
+ACRONYMS = Table(
+    "evaluation/acronyms",
+    1,
+    # Rows by acronym, then expansion; both in lower case. Lines of kept files whose comment ends such a definition.
+    _schema(acronym=pa.string(), expansion=pa.string(), n_lines=pa.uint64(), n_train_lines=pa.uint64()),
+)
 
 
 def write(path: Path, table: Table, columns: Any, *, provenance: dict[str, str]) -> int:

@@ -366,3 +366,27 @@ rule pairs:
         "--words {input.words} --train-out {output.train} --validation-out {output.validation} "
         "--test-out {output.test} --known-out {output.known} --heldout-lines-out {output.heldout_lines} "
         "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {log.usage}"
+
+
+rule acronyms:
+    input:
+        files=rules.corpus.output.files,
+        shards=rules.corpus.output.shards,
+        lines=expand("results/shards/{shard}/lines.parquet", shard=SHARDS),
+    output:
+        acronyms="results/evaluation/acronyms.parquet",
+        summary="results/evaluation/acronyms.json",
+    log:
+        text="results/logs/acronyms.log",
+        usage="results/logs/acronyms.usage.json",
+    benchmark:
+        "results/benchmarks/acronyms.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        lines=expand("--lines=results/shards/{shard}/lines.parquet", shard=SHARDS),
+        code=code_digest("commbert.stages.acronyms"),
+    shell:
+        "commbert acronyms --files {input.files} --shards {input.shards} {params.lines:q} "
+        "--acronyms-out {output.acronyms} --summary-out {output.summary} "
+        "--threads {threads} --log {log.text} --usage {log.usage}"

@@ -371,3 +371,30 @@ def baseline(
         )
 
     run_stage("baseline", log, usage, work, threads)
+
+
+@app.command()
+def acronyms(
+    files: In,
+    shards: In,
+    lines: Ins,
+    acronyms_out: Out,
+    summary_out: Out,
+    threads: Threads = 1,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Find what acronyms stand for in the comments of all shards."""
+
+    def work() -> Any:
+        from commbert.stages import acronyms as stage
+
+        return stage.run(
+            files=files,
+            shards=shards,
+            lines={path.parent.name: path for path in lines},
+            acronyms_out=acronyms_out,
+            summary_out=summary_out,
+        )
+
+    run_stage("acronyms", log, usage, work, threads)
