@@ -72,9 +72,11 @@ SHARD_FILES = Table(
 )
 LINES = Table(
     "shard/lines",
-    2,
+    3,
     # Rows by file_no, then line_no. Files that were read; whether they are kept is decided over the whole corpus.
-    _schema(file_no=pa.uint32(), line_no=pa.uint32(), text=pa.string(), code=pa.string()),
+    # indent: columns of white space before the text (a tab goes on to the next multiple of 8); code: the text without
+    # comments. Neither has white space around it.
+    _schema(file_no=pa.uint32(), line_no=pa.uint32(), indent=pa.uint16(), text=pa.string(), code=pa.string()),
 )
 SHARD_WORDS = Table("shard/words", 1, _schema(word=pa.string()))  # Rows by code, which is the row number.
 LINE_CODES = Table(

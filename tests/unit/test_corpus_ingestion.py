@@ -28,11 +28,21 @@ def file(path, data):
 
 def read(files, **changes):
     """Return files, lines (file_no, line_no, text, code) and secrets."""
+    out, table, secrets = read_table(files, **changes)
+    names = ("file_no", "line_no", "text", "code")
+    return out, list(zip(*(table[name].to_pylist() for name in names), strict=True)), secrets
+
+
+def read_table(files, **changes):
     pieces = []
     out, secrets = ingest(files, settings(**changes), pieces.append)
     kinds = tables.LINES.schema
-    table = pa.concat_tables([kinds.empty_table(), *(pa.table(p).cast(kinds) for p in pieces)])
-    return out, list(zip(*(table[name].to_pylist() for name in kinds.names), strict=True)), secrets
+    return out, pa.concat_tables([kinds.empty_table(), *(pa.table(p).cast(kinds) for p in pieces)]), secrets
+
+
+def indents(text):
+    """Return the indents of the lines of one file that are used."""
+    return read_table([file("a.c", text.encode())])[1]["indent"].to_pylist()
 
 
 def one(path, data, **changes):
@@ -48,6 +58,43 @@ def counts(f):
 def test_lines_keep_number_text_and_code():
     _, lines = one("a.py", b"\n  x = 1  # one\n\n# all comment\ny\n")
     assert lines == [(2, "x = 1  # one", "x = 1"), (4, "# all comment", ""), (5, "y", "y")]
+
+
+@pytest.mark.parametrize(
+    ("line", "indent"),
+    [
+        ("x", 0),
+        ("    x  ", 4),
+        ("\tx", 8),
+        ("\t\t x", 17),
+        ("   \tx", 8),
+        ("        \tx", 16),
+        ("\t \t  x", 18),
+        ("\xa0\u3000x\ty", 2),
+        ("    \f  x", 2),
+        (" " * 65535 + "x", 65535),
+        (" " * 65536 + "x", 65535),
+        ("\t" * 9000 + "x", 65535),
+    ],
+)
+def test_the_indent_of_a_line_is_the_column_that_it_begins_in(line, indent):
+    assert indents(f"a\n{line}\n  b\n{line}") == [0, indent, 2, indent]
+
+
+def test_an_indent_is_counted_as_a_screen_counts_it():
+    rng = np.random.default_rng(21)
+    leads = ["".join(rng.choice([" ", "\t"], rng.integers(0, 9))) for _ in range(500)]
+    expected = []
+    for lead in leads:
+        column = 0
+        for sign in lead:
+            column = column + 1 if sign == " " else (column // 8 + 1) * 8
+        expected.append(column)
+    assert indents("\n".join(lead + "x" for lead in leads)) == expected
+
+
+def test_an_indent_of_a_line_whose_secret_was_redacted_is_that_of_the_line():
+    assert indents(f'if x:\n\n    key = "{KEY}"\n\t\n  y') == [0, 4, 2]
 
 
 def test_a_comment_over_several_lines_leaves_their_code_empty():

@@ -30,7 +30,8 @@ def write_lines(path, files):
     """Write the table shard/lines of files, each a list of lines."""
     rows = [(i, k + 1, line) for i, lines in enumerate(files) for k, line in enumerate(lines)]
     text = [line for *_, line in rows]
-    columns = {"file_no": [r[0] for r in rows], "line_no": [r[1] for r in rows], "text": text, "code": text}
+    columns = {"file_no": [r[0] for r in rows], "line_no": [r[1] for r in rows], "indent": [0] * len(rows)}
+    columns |= {"text": text, "code": text}
     tables.write(path, tables.LINES, columns if rows else tables.LINES.schema.empty_table(), provenance={})
 
 

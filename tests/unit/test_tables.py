@@ -191,7 +191,8 @@ def lines_of_files(n, seed=0, longest=40):
     files = np.repeat(np.cumsum(rng.integers(1, 3, n)).astype(np.uint32), sizes)
     text = [f"value_{i} = harq_process({i * 7919 % 10007}, index[{i}])  # of the grant" for i in range(len(files))]
     line_no = np.arange(len(files), dtype=np.uint32)
-    return pa.table({"file_no": files, "line_no": line_no, "text": text, "code": text})
+    indent = np.zeros(len(files), np.uint16)
+    return pa.table({"file_no": files, "line_no": line_no, "indent": indent, "text": text, "code": text})
 
 
 def write_in_pieces(path, table, data, sizes):
