@@ -159,7 +159,11 @@ rule evaluate_run:
         subject=lambda wildcards, input: " ".join(
             [
                 f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}",
-                *(["--trained-head"] if CONFIG.training_of(wildcards.run).objectives.has_mlm else []),
+                *(
+                    ["--trained-head"]
+                    if CONFIG.training_of(wildcards.run).objectives.has_mlm
+                    else []
+                ),
             ]
         ),
         code=code_digest("commbert.stages.evaluate"),
@@ -199,7 +203,11 @@ rule evaluate_average:
         subject=lambda wildcards, input: " ".join(
             [
                 f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}",
-                *(["--trained-head"] if CONFIG.training_of(wildcards.run).objectives.has_mlm else []),
+                *(
+                    ["--trained-head"]
+                    if CONFIG.training_of(wildcards.run).objectives.has_mlm
+                    else []
+                ),
             ]
         ),
         code=code_digest("commbert.stages.evaluate"),

@@ -17,7 +17,7 @@ rule report_run:
         training=rules.train_run.output.summary,
         metrics=rules.train_run.output.metrics,
         model=rules.average_run.output.final,
-        evaluation=rules.evaluate_run.output.evaluation,
+        evaluation="results/runs/{run}/evaluation.json",
         others=lambda wildcards: list(CONFIG.evaluations_beside(wildcards.run).values()),
     output:
         markdown=report(

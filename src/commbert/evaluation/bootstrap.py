@@ -103,4 +103,5 @@ def _tallies(
     at_positive, at_negative = place[: len(positive)], place[len(positive) :]
     for weight_of_cluster in drawn:
         weight = weight_of_cluster[index].astype(np.float64)
-        yield np.bincount(at_positive, weight, len(scores)), np.bincount(at_negative, weight, len(scores))
+        both = [np.bincount(at, weight, len(scores)).astype(np.float64) for at in (at_positive, at_negative)]
+        yield both[0], both[1]

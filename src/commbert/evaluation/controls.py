@@ -1,4 +1,4 @@
-"""Rules that never see the first word: on a hard rung they must be right half of the time, or the set gives itself away."""
+"""Rules that never see the first word: on a hard rung they must be right half of the time, or the set is broken."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,13 +40,13 @@ class Controls:
             value = getattr(self, name)
             if value is not None and abs(value - 0.5) > _TOLERANCE:
                 yield (
-                    f"rung {rung}: a rule that never sees the first word ({name}) reaches an AUC of {value:.3f}, expected "
-                    f"0.5 +- {_TOLERANCE}: the held-out pairs give themselves away"
+                    f"rung {rung}: a rule that never sees the first word ({name}) reaches an AUC of {value:.3f}, "
+                    f"expected 0.5 +- {_TOLERANCE}: the held-out pairs give themselves away"
                 )
 
 
 def controls(
-    positive: Ints, negative: Ints, *, popularity: Floats, vectors: Floats | None, n_lines: Floats
+    positive: Ints, negative: Ints, *, popularity: Floats, vectors: NDArray[np.float32] | None, n_lines: Floats
 ) -> Controls:
     """Measure the rules on one rung.
 
@@ -67,7 +67,7 @@ def controls(
     )
 
 
-def _classifier_auc(vectors: Floats, positive: Ints, negative: Ints) -> float | None:
+def _classifier_auc(vectors: NDArray[np.float32], positive: Ints, negative: Ints) -> float | None:
     """Return the cross-validated AUC, a word's rows all in one fold: whoever knows the word knows its label."""
     words = np.concatenate([positive, negative])
     labels = np.repeat([1, 0], [len(positive), len(negative)])

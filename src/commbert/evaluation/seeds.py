@@ -54,7 +54,7 @@ def over_seeds(ours: Sequence[Draws], theirs: Sequence[Draws] | None = None, *, 
     Returns:
         None if there is nothing, or the two do not rest on the same number of items.
     """
-    if not ours or theirs is not None and not theirs:
+    if not ours or (theirs is not None and not theirs):
         return None
     values = np.array([d.value for d in ours])
     resamples = np.stack([d.resamples for d in ours])

@@ -72,7 +72,7 @@ class Space:
         out[self.row_of >= 0] = values[self.row_of[self.row_of >= 0]]
         return out
 
-    def all_vectors(self) -> Floats:
+    def all_vectors(self) -> NDArray[np.float32]:
         """Return [n_words, h] for rules that are fitted; rows of words that take no part are 0."""
         out = np.zeros((len(self.row_of), self.vectors.shape[1]), np.float32)
         there = self.row_of >= 0
@@ -88,7 +88,7 @@ class ByFrequency(Space):
         # Ranked by cosine, one positive number each gives everyone the same list, most frequent words first.
         super().__init__(words, torch.from_numpy(words.n_lines.astype(np.float32) + 1)[:, None], every)
 
-    def score(self, first: Ints, second: Ints) -> Floats:
+    def score(self, first: Ints, second: Ints) -> Floats:  # noqa: ARG002 - the rule is blind to it
         """Return the second word's number of training lines."""
         return self.words.n_lines[second]
 

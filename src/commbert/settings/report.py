@@ -11,7 +11,7 @@ class ReportSettings(Section):
     compare_with: tuple[Name, ...] = ("base",)
     """Columns beside the run: ``base`` (the untouched base model) or names of other runs."""
     systems: tuple[Name, ...] = ("frequency", "char_ngrams", "ppmi_svd")
-    """Further rows of the table of all systems: ``frequency``, ``char_ngrams``, ``ppmi_svd``, or names of other runs."""
+    """Further rows of the table of systems: ``frequency``, ``char_ngrams``, ``ppmi_svd``, or names of other runs."""
 
     @model_validator(mode="after")
     def _no_column_twice(self) -> "ReportSettings":

@@ -1,4 +1,4 @@
-"""evaluate: a model, a baseline's vectors or the frequency rule, on the held-out tables, to evaluation.json and scores."""
+"""evaluate: a model, a baseline's vectors or the frequency rule, on the held-out tables, to figures and scores."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from commbert import tables
 from commbert.artifacts import sha256_file, write_json
+from commbert.baselines.vectors import read_vectors
 from commbert.corpus.reading import split_of_files
 from commbert.errors import DataError
 from commbert.evaluation import general, geometry, meaning
 from commbert.evaluation import pairs as ladder
 from commbert.evaluation.bootstrap import auc_resamples, estimate
-from commbert.baselines.vectors import read_vectors
 from commbert.evaluation.controls import HARD_RUNGS, Controls, controls, problems
 from commbert.evaluation.functions import brief_ranks, read_function_texts, same_function_partners
 from commbert.evaluation.masked import masked_scores, unigram_figures
@@ -270,8 +270,10 @@ def _strata(rung: str, found: ladder.RungScores, case: _Case, n_pieces: Ints | N
             if n:
                 sides = (found.positive[rows], found.negative[rows])
                 value = auc_resamples(*sides, np.zeros(n, np.int64), n_resamples=1, seed=0)[0]
-                options = {"n_resamples": case.settings.bootstrap, "seed": case.settings.seed}
-                row["auc"] = estimate(value, auc_resamples(*sides, found.first[rows], **options), n).as_dict()
+                draws = auc_resamples(
+                    *sides, found.first[rows], n_resamples=case.settings.bootstrap, seed=case.settings.seed
+                )
+                row["auc"] = estimate(float(value), draws, n).as_dict()
             out.append(row)
     return out
 

@@ -113,7 +113,7 @@ def _row(
         # One model against several seeds of the reference: it stands for each of them.
         same = ours * len(theirs) if len(ours) == 1 else ours
         change = None if name == reference_name else over_seeds(same, theirs, seed=settings.seed)
-        cells[figure.key] = cell(value and vars(value), change and vars(change), figure)
+        cells[figure.key] = cell(vars(value) if value else None, vars(change) if change else None, figure)
     return {"name": name, "cells": cells}
 
 
