@@ -12,7 +12,7 @@ rule baseline:
         shards=rules.corpus.output.shards,
         lexed=expand("results/lex/{shard}", shard=SHARDS),
         corpus_words=rules.words.output.words,
-        words=rules.tokenizer.output.words,
+        words=expand(rules.tokenizer.output.words, **SHARED),
     output:
         vectors="results/baselines/{kind}/vectors.parquet",
         summary="results/baselines/{kind}/summary.json",
