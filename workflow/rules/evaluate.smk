@@ -22,11 +22,12 @@ WORD_TABLES = dict(
     functions=rules.functions.output.functions,
     acronyms=rules.acronyms.output.acronyms,
 )
+# Named from the workflow's folder, wherever it is run.
 OWN_TABLES = dict(
-    terms=CONFIG.evaluation.terms,
-    opposites=CONFIG.evaluation.opposites,
-    similarity=CONFIG.evaluation.similarity,
-    general_text=CONFIG.evaluation.general_text,
+    terms=os.path.join(workflow.basedir, CONFIG.evaluation.terms),
+    opposites=os.path.join(workflow.basedir, CONFIG.evaluation.opposites),
+    similarity=os.path.join(workflow.basedir, CONFIG.evaluation.similarity),
+    general_text=os.path.join(workflow.basedir, CONFIG.evaluation.general_text),
 )
 EVALUATE = (
     "commbert evaluate --settings {params.settings:q} {params.subject} --split {params.split} --files {input.files} "

@@ -19,7 +19,7 @@ class EvaluationSettings(Section):
     briefs: Annotated[int, Field(ge=2)] = 500
     """Functions whose brief is looked for among their code, at most."""
     terms: str = "resources/evaluation/terms_3gpp.csv"
-    """CSV table of acronyms and expansions."""
+    """CSV table of acronyms and expansions; this and the next three: paths from the folder of the workflow."""
     opposites: str = "resources/evaluation/opposites.csv"
     """CSV table of parts of identifiers that are opposites."""
     similarity: str = "resources/evaluation/general_similarity.csv"
