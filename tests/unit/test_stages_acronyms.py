@@ -53,6 +53,8 @@ EVERYWHERE = {
     ("ue", "user equipment"): 2,
 }
 """What each directory defines, and on how many lines."""
+OWN = ("alpha", "bravo", "charlie", "delta", "echo", "foxtrot")
+"""What one directory alone defines."""
 
 
 @pytest.fixture(scope="module")
@@ -64,8 +66,8 @@ def tree(tmp_path_factory):
         (folder / "a.c").write_text(C_FILE.format(d=d))
         (folder / "b.py").write_text(PYTHON_FILE.format(d=d))
     (tree / "part0" / "twin.c").write_text(C_FILE.format(d=0))
-    only = "int only; // only in three (OIT)\n" + "".join(f"int o{i};\n" for i in range(9))
-    (tree / "part3" / "only.c").write_text(only)
+    for d, name in enumerate(OWN):
+        (tree / f"part{d}" / "own.c").write_text(f"int own{d}; // only in {name} (OI{name[0].upper()})\n")
     return tree
 
 
@@ -108,18 +110,20 @@ def _directories(chain, split=None):
 
 def test_every_definition_of_a_comment_is_found_and_none_of_code(out):
     found = {(r["acronym"], r["expansion"]): r["n_lines"] for r in _rows(out)}
-    assert found.pop(("oit", "only in three")) == 1
+    for name in OWN:
+        assert found.pop((f"oi{name[0]}", f"only in {name}")) == 1
     assert found == {pair: n * N_DIRECTORIES for pair, n in EVERYWHERE.items()}
 
 
 def test_training_lines_are_those_of_the_training_split(chain, out):
     n_train = len(_directories(chain, "train"))
     assert 0 < n_train < N_DIRECTORIES
+    own = {f"oi{name[0]}": f"part{d}" for d, name in enumerate(OWN)}
     for row in _rows(out):
-        if row["acronym"] != "oit":
+        if row["acronym"] in own:
+            assert row["n_train_lines"] == (own[row["acronym"]] in _directories(chain, "train"))
+        else:
             assert row["n_train_lines"] * N_DIRECTORIES == row["n_lines"] * n_train
-    oit = next(row for row in _rows(out) if row["acronym"] == "oit")
-    assert oit["n_train_lines"] == ("part3" in _directories(chain, "train"))
 
 
 def test_dropped_files_define_nothing(chain, out):
@@ -136,7 +140,7 @@ def test_the_summary_counts_the_rows(out):
     told = json.loads((out / "acronyms.json").read_text())
     rows = _rows(out)
     assert told["pairs"] == len(rows) == told["acronyms"]
-    assert told["pairs_in_training"] == sum(r["n_train_lines"] > 0 for r in rows)
+    assert told["pairs_in_training"] == sum(r["n_train_lines"] > 0 for r in rows) < len(rows)
     assert told["acronyms_of_several_meanings"] == 0
     assert told["definitions"] == sum(r["n_lines"] for r in rows)
     assert told["most_frequent"][0] == ["phy", "physical layer", 12]
@@ -223,6 +227,8 @@ def test_comments_by_hand():
             (1, 9, "a /* (AB) nine */ b", "a   b"),
             (1, 10, "/* (AB) */ aa", "aa"),
             (1, 11, "a /* ten */ b", "a   b"),
+            (1, 12, "// twelve", ""),
+            (2, 13, "// of another file", ""),
         )
     )
     assert found.select("own", "before").rows() == [
@@ -234,6 +240,8 @@ def test_comments_by_hand():
         ("eight", ""),
         ("(AB) nine", ""),
         ("(AB)", ""),
+        ("twelve", ""),
+        ("of another file", ""),
     ]
 
 

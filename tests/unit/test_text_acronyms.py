@@ -54,6 +54,7 @@ def test_each_form_of_a_definition_is_found(text):
         ("uplink (UL)", "ul", "uplink"),
         ("user equipments (UEs)", "ue", "user equipments"),
         ("UE: user equipment", "ue", "user equipment"),
+        ("Gas (great access stratum)", "gas", "great access stratum"),  # no plural of Ga
         ("SS/PBCH block (SSB)", "ssb", "ss/pbch block"),
         ("x" * 300 + " " + "buffer status report (BSR)", "bsr", "buffer status report"),
     ],
@@ -75,7 +76,8 @@ def test_acronyms_with_digits_hyphens_and_inner_letters(text, acronym, expansion
         "calls FOO(bar_baz) and MAC_init(my_access_code)",
         "HARQ (hybrid automatic repeat req_id)",
         "foo_bar baz (BB)",
-        "ABCDEFGHIJK (a b c d e f g h i j kilo)",  # eleven characters
+        "BCDEFGHIJKL (b c d e f g h i j k lima)",  # eleven characters
+        "BU (bxu)",  # hardly longer than the acronym
         "A (alpha particle)",
         "12 (1 to 2)",
         "CORESET: control resource set",  # words do not begin with the letters
@@ -163,6 +165,22 @@ def test_words_that_begin_with_the_letters_go_first():
     assert expansion_of("OTA", "sent over the air") == "over the air"
 
 
+def test_words_that_do_not_begin_with_the_letters_are_left_to_the_rule():
+    # By letters, the shortest: d inside "dividing", then d at its beginning.
+    assert expansion_of("DDC", "data pool dividing core") == "dividing core"
+    assert expansion_of("RB", "radio ruby") == "ruby"
+    assert expansion_of("RBY", "radio big ruby") == "radio big ruby"
+
+
+def test_only_so_many_brackets_and_characters_are_looked_at():
+    definition = "radio bearer (RB) "
+    assert len(_pairs("(x1) " * 31 + definition)) == 1
+    assert _pairs("(x1) " * 32 + definition) == []
+    assert len(_pairs("RB: radio bearer; " * 40)) == 32
+    assert len(_pairs("x" * 4070 + " " + definition)) == 1
+    assert _pairs("x" * 4090 + " " + definition) == []
+
+
 def test_an_expansion_begins_with_no_small_word():
     full = "access and mobility management function"
     assert expansion_of("AMF", f"the {full}") == full
@@ -247,3 +265,4 @@ def test_pairs_are_merged_under_the_most_frequent_spelling():
     assert chosen_spellings(dict(reversed(counts.items()))) == found
     counts["ue", "user equipments"] = 6
     assert chosen_spellings(counts)["ue", "user equipment"] == "user equipments"
+    assert set(chosen_spellings({("rb", "radio bearers"): 2, ("rb", "radio bearer"): 2}).values()) == {"radio bearer"}
