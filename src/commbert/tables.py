@@ -207,6 +207,22 @@ KNOWN_PAIRS = Table(
     # Rows by word_id_a, then word_id_b; word_id_a < word_id_b. Pairs that share a training line anywhere.
     _schema(word_id_a=pa.uint32(), word_id_b=pa.uint32()),
 )
+FUNCTIONS = Table(
+    "evaluation/functions",
+    1,
+    # Rows by file_id, then by where they begin (an outer function before those in it); function_id counts from 0.
+    # Functions of the held-out splits. Lines from the decorators or template head to the end; brief: what the docstring
+    # or the comment above says first, or empty; code: the lines without comments, docstrings and indents, cut off.
+    _schema(
+        function_id=pa.uint32(),
+        file_id=pa.uint32(),
+        first_line=pa.uint32(),
+        last_line=pa.uint32(),
+        name=pa.string(),
+        brief=pa.string(),
+        code=pa.string(),
+    ),
+)
 SCORES = Table(
     "evaluation/scores",
     1,

@@ -341,3 +341,27 @@ rule pairs:
         "--words {input.words} --train-out {output.train} --validation-out {output.validation} "
         "--test-out {output.test} --known-out {output.known} --heldout-lines-out {output.heldout_lines} "
         "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {log.usage}"
+
+
+rule functions:
+    input:
+        files=rules.corpus.output.files,
+        shards=rules.corpus.output.shards,
+        lines=expand("results/shards/{shard}/lines.parquet", shard=SHARDS),
+    output:
+        functions="results/evaluation/functions.parquet",
+        summary="results/evaluation/functions.json",
+    log:
+        text="results/logs/functions.log",
+        usage="results/logs/functions.usage.json",
+    benchmark:
+        "results/benchmarks/functions.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        lines=expand("--lines=results/shards/{shard}/lines.parquet", shard=SHARDS),
+        code=code_digest("commbert.stages.functions"),
+    shell:
+        "commbert functions --files {input.files} --shards {input.shards} {params.lines:q} "
+        "--out {output.functions} --summary-out {output.summary} "
+        "--threads {threads} --log {log.text} --usage {log.usage}"

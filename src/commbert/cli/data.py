@@ -334,3 +334,25 @@ def pairs(
         )
 
     run_stage("pairs", log, usage, work, threads)
+
+
+@app.command()
+def functions(
+    files: In,
+    shards: In,
+    lines: Ins,
+    out: Out,
+    summary_out: Out,
+    threads: Threads = 1,
+    log: Log = None,
+    usage: Usage = None,
+) -> None:
+    """Find the functions of the held-out files, with what their comments say."""
+
+    def work() -> Any:
+        from commbert.stages import functions as stage
+
+        lines_of = {path.parent.name: path for path in lines}
+        return stage.run(files=files, shards=shards, lines=lines_of, out=out, summary_out=summary_out)
+
+    run_stage("functions", log, usage, work, threads)

@@ -180,7 +180,7 @@ def _indents(raw: pl.Series, begun: pl.Series) -> NDArray[np.uint16]:
         distinct = leads.unique()
         widths = [len(lead.rpartition("\f")[2].expandtabs(8)) for lead in distinct]
         columns[is_other] = leads.replace_strict(distinct, pl.Series(widths, dtype=pl.UInt32)).to_numpy()
-    return np.minimum(columns, np.iinfo(np.uint16).max).astype(np.uint16)
+    return np.asarray(np.minimum(columns, np.iinfo(np.uint16).max), np.uint16)
 
 
 def _enter_hashes(piece: _Piece, index: NDArray[np.int64], text: pl.Series, n_chars: NDArray[Any]) -> None:
