@@ -253,6 +253,13 @@ def test_functions_of_cpp_are_found_in_classes_and_templates():
     assert next(f for f in found(CPP, "cpp") if f.name == "Filter<T>::run").brief == "Runs it."
 
 
+def test_a_macro_before_the_type_leaves_the_name():
+    source = "template <class A, class B>\nAPI A run(B b) { return b; }\nAPI std::pair<A, B> both(B b) { return b; }\n"
+    source += "struct S { API type get() { return 1; }\nAPI type operator()(int a) { return a; } };\n"
+    assert names(source, "cpp") == ["run", "both", "get", "operator()"]
+    assert names("int A<int, long>::get() { return 1; }", "cpp") == ["A<int, long>::get"]
+
+
 def test_a_header_of_cpp_that_is_called_c_is_read_as_cpp():
     assert places(CPP, "c") == places(CPP, "cpp")
 

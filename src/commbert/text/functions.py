@@ -231,7 +231,7 @@ class _Finder:
         if operator and named.type in _CASTS and rest != "()":
             # A conversion (operator bool() const) stands there whole, all others without their arguments.
             text = head + operator + rest.partition("(")[0]
-        name = " ".join(text.split())
+        name = _last_word(" ".join(text.split()))
         return "" if name in _NO_NAMES else name
 
     def _brief(self, node: tree_sitter.Node, name: str, first_row: int) -> str:
@@ -261,6 +261,16 @@ def _declared(node: tree_sitter.Node) -> tree_sitter.Node | None:
     # operator bool() const is no declarator of a function in the grammar.
     is_cast = named.type in _CASTS and b"operator" in (named.text or b"")
     return named if is_function or is_cast else None
+
+
+def _last_word(name: str) -> str:
+    """Return a name without the type that the grammar takes for a part of it behind a macro (``API int get()``)."""
+    end, depth = name.find("operator"), 0
+    for at in range((end if end >= 0 else len(name)) - 1, -1, -1):
+        depth += (name[at] == ">") - (name[at] == "<")
+        if name[at] == " " and depth == 0:
+            return name[at + 1 :]
+    return name
 
 
 def _first_child(node: tree_sitter.Node) -> tree_sitter.Node | None:
