@@ -44,6 +44,8 @@ GATHERED = (
     "pairs/known.parquet",
     "pairs/heldout_lines.parquet",
     "pairs/summary.json",
+    "evaluation/functions.parquet",
+    "evaluation/functions.json",
 )
 """What the stages that gather all shards write; where windows lie and how files were dealt is told elsewhere."""
 TABLES = {
@@ -55,6 +57,7 @@ TABLES = {
     "pairs/test": tables.PAIRS,
     "pairs/known": tables.KNOWN_PAIRS,
     "pairs/heldout_lines": tables.LINE_WORDS,
+    "evaluation/functions": tables.FUNCTIONS,
 }
 _COMMANDS = """
 import json, sys
@@ -283,6 +286,7 @@ def commands(
             summary_out=chosen.summary,
         ),
     )
+    yield "functions", command("functions", None, **read, lines=[data.lines(n) for n in shards], **data.functions)
 
 
 def start(commands_: list[list[str]], **environment: str) -> subprocess.Popen[str]:

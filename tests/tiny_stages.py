@@ -12,7 +12,7 @@ from commbert.settings.pairs import PairsSettings
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.settings.windows import WindowsSettings
 from commbert.settings.words import WordsSettings
-from commbert.stages import base, corpus, draw, ingest, lex, model, pairs, tokenizer, windows, words
+from commbert.stages import base, corpus, draw, functions, ingest, lex, model, pairs, tokenizer, windows, words
 from commbert.stages.evaluate import EvaluationPaths
 from commbert.training.data import DataPaths
 
@@ -73,6 +73,11 @@ class Data:
             folder / "hashes" / f"{shard}.parquet",
             folder / "counts" / f"{shard}.json",
         )
+
+    @property
+    def functions(self) -> dict[str, Path]:
+        folder = self.at / "evaluation"
+        return {"out": folder / "functions.parquet", "summary_out": folder / "functions.json"}
 
     @property
     def files(self) -> Path:
@@ -151,6 +156,7 @@ def run_data(at: Path, settings: DataSettings, base: Path, fetched: Mapping[str,
         words=at / "tokenizer" / "words.parquet",
         out=data.pairs,
     )
+    functions.run(**where, lines={name: data.lines(name) for name in shards}, **data.functions)
     return data
 
 

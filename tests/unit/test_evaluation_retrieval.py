@@ -116,3 +116,48 @@ def test_partners_known_from_training_are_left_out_both_ways(line_words):
 
 def test_keywords_are_no_partners(line_words):
     assert _partners(line_words, usable=(True, True, False, True)) == {0: [1], 1: [0]}
+
+
+def _partners_row_by_row(path, in_split, usable, known):
+    """Collect the partners of each word in sets, line by line."""
+    pairs = set(known.tolist())
+    found = {}
+    for row in tables.read(path, tables.LINE_WORDS).to_pylist():
+        if in_split[row["file_id"]]:
+            words = [w for w in row["word_ids"] if usable[w]]
+            for w in words:
+                found.setdefault(w, set()).update(words)
+    out = {}
+    for w in sorted(found):
+        others = [o for o in sorted(found[w] - {w}) if (min(w, o) << 32 | max(w, o)) not in pairs]
+        if others:
+            out[w] = others
+    return out
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 100, 2**21])
+def test_partners_are_those_collected_line_by_line(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr(retrieval, "_PAIRS_AT_ONCE", at_once)
+    monkeypatch.setattr(tables, "_ROW_GROUP", 50)
+    rng = np.random.default_rng(3)
+    rows = [np.unique(rng.integers(0, 80, rng.integers(0, 12))).astype(np.uint32) for _ in range(400)]
+    columns = {
+        "file_id": np.sort(rng.integers(0, 30, len(rows))).astype(np.uint32),
+        "line_no": np.arange(len(rows), dtype=np.uint32),
+        "word_ids": tables.list_column(tables.LINE_WORDS, "word_ids", rows),
+    }
+    path = tmp_path / "t.parquet"
+    tables.write(path, tables.LINE_WORDS, columns, provenance={})
+    in_split, usable = rng.random(30) < 0.5, rng.random(80) < 0.8
+    known = np.unique(pair_keys(*rng.integers(0, 80, (2, 300))))
+    found = held_out_partners(path, in_split, usable, known)
+    expected = _partners_row_by_row(path, in_split, usable, known)
+    assert {int(q): p.tolist() for q, p in zip(found.query, found.partners, strict=True)} == expected
+    assert found.query.tolist() == sorted(expected)
+    assert {found.query.dtype, *(p.dtype for p in found.partners)} == {np.dtype(np.int64)}
+    assert len(expected) > 50
+
+
+def test_a_split_without_lines_has_no_partners(line_words):
+    found = held_out_partners(line_words, np.array([False, False]), np.ones(4, bool), NOTHING)
+    assert (len(found.query), found.partners) == (0, [])

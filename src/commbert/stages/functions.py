@@ -49,8 +49,8 @@ def _heldout_files(path: Path, splits: ShardSplits) -> Iterator[tuple[int, dict[
     for piece in tables.read_whole_files(path, tables.LINES, tables.LINES.schema.names):
         heldout = piece.filter(splits.of(piece["file_no"].to_numpy(), path) > _TRAIN)
         numbers, starts = np.unique(heldout["file_no"].to_numpy(), return_index=True)
-        ends = [*starts[1:].tolist(), heldout.num_rows]
-        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends, strict=True):
+        ends = np.append(starts, heldout.num_rows)[1:]
+        for number, start, end in zip(numbers.tolist(), starts.tolist(), ends.tolist(), strict=True):
             rows = heldout.slice(start, end - start)
             columns = {name: rows[name].to_numpy().astype(np.int64) for name in ("line_no", "indent")}
             yield number, {**columns, "text": rows["text"].to_pylist(), "code": rows["code"].to_pylist()}

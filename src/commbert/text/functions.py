@@ -47,6 +47,7 @@ _CPP_LINE = re.compile(
     r"|using\s+namespace\b|class\s+(?:\w+\s+)?\w+\s*(?:final\s*)?(?::[^:]|\{|$)"
 )
 """How lines of C++ begin, and none of C: a header's name does not tell them apart."""
+_END_OF_CODE = re.compile(rb"[ \t]*(?:\n|\Z|#|//|/\*)")
 _DOC_PREFIXES = frozenset(("", "r", "R", "u", "U"))
 
 
@@ -69,26 +70,20 @@ class _Source:
     """A file put together again from its lines: lines that are missing are blank."""
 
     def __init__(self, line_no: Ints, indent: Ints, text: Sequence[str]) -> None:
-        self.line_no, self.indent, self.text = line_no, indent, text
-        self._at = {no - 1: i for i, no in enumerate(line_no.tolist())}
+        self.line_no = line_no
+        self.indent_of = dict(zip((line_no - 1).tolist(), indent.tolist(), strict=True))
+        """By row, from 0."""
         gaps = np.diff(line_no, prepend=1)
         parts = ["\n" * gap + " " * space + line for gap, space, line in zip(gaps, indent, text, strict=True)]
         self.data = "".join(parts).encode("utf-8", errors="replace")
 
-    def row(self, row: int) -> tuple[int, str] | None:
-        """Return indent and text of a row (from 0), if there is one."""
-        at = self._at.get(row)
-        return None if at is None else (int(self.indent[at]), self.text[at])
-
     def own_rows(self, node: tree_sitter.Node) -> tuple[int, int]:
         """Return the first and the last row (from 0) that nothing but the node, and comments behind it, stands on."""
-        (first, column), (last, end) = node.start_point, node.end_point
-        head, tail = self.row(first), self.row(last)
-        if head is not None and head[0] != column:
+        (first, column), (last, _) = node.start_point, node.end_point
+        if self.indent_of.get(first, column) != column:
             first += 1
-        if tail is not None:
-            rest = tail[1].encode("utf-8", errors="replace")[max(end - tail[0], 0) :].lstrip()
-            last -= bool(rest) and not rest.startswith((b"#", b"//", b"/*"))
+        if not _END_OF_CODE.match(self.data, node.end_byte):
+            last -= 1
         return first, last
 
     def is_alone(self, node: tree_sitter.Node) -> bool:
@@ -173,17 +168,19 @@ class _Finder:
     def _walk(self, tree: tree_sitter.Tree) -> None:
         cursor = tree.walk()
         frames: dict[int, tree_sitter.Node] = {}  # the last one of each depth
-        is_inside = True
-        while is_inside:
+        depth = 0  # the cursor's own counts hidden nodes too, one by one
+        while depth >= 0:
             node = cursor.node
             if node is not None and node.type in _TOLD:
-                self._enter(node, frames.get(cursor.depth - 1))
+                self._enter(node, frames.get(depth - 1))
                 if node.type in _FRAMES:
-                    frames[cursor.depth] = node
+                    frames[depth] = node
             if cursor.goto_first_child():
+                depth += 1
                 continue
-            while is_inside and not cursor.goto_next_sibling():
-                is_inside = cursor.goto_parent()
+            while depth >= 0 and not cursor.goto_next_sibling():
+                cursor.goto_parent()
+                depth -= 1
 
     def _enter(self, node: tree_sitter.Node, frame: tree_sitter.Node | None) -> None:
         """Enter a node; the frame is around it if it ends behind it."""
@@ -230,9 +227,11 @@ class _Finder:
         if named is None:
             return ""
         text = self._source.text_of(named)[:MAX_NAME_CHARS]
-        # A conversion (operator bool() const) stands there whole; all others without their arguments.
-        is_cast = not self._is_python and named.type in _CASTS and not text.endswith("operator()")
-        name = " ".join((text.partition("(")[0] if is_cast else text).split())
+        head, operator, rest = text.rpartition("operator")
+        if operator and named.type in _CASTS and rest != "()":
+            # A conversion (operator bool() const) stands there whole, all others without their arguments.
+            text = head + operator + rest.partition("(")[0]
+        name = _last_word(" ".join(text.split()))
         return "" if name in _NO_NAMES else name
 
     def _brief(self, node: tree_sitter.Node, name: str, first_row: int) -> str:
@@ -262,6 +261,16 @@ def _declared(node: tree_sitter.Node) -> tree_sitter.Node | None:
     # operator bool() const is no declarator of a function in the grammar.
     is_cast = named.type in _CASTS and b"operator" in (named.text or b"")
     return named if is_function or is_cast else None
+
+
+def _last_word(name: str) -> str:
+    """Return a name without the type that the grammar takes for a part of it behind a macro (``API int get()``)."""
+    end, depth = name.find("operator"), 0
+    for at in range((end if end >= 0 else len(name)) - 1, -1, -1):
+        depth += (name[at] == ">") - (name[at] == "<")
+        if name[at] == " " and depth == 0:
+            return name[at + 1 :]
+    return name
 
 
 def _first_child(node: tree_sitter.Node) -> tree_sitter.Node | None:
