@@ -9,12 +9,15 @@ import signal
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from commbert.artifacts import verify_folder
 from commbert.errors import ArtifactError, TrainingError
+from commbert.nn.projection import make_projection
 from commbert.training import loop
 from commbert.training.checkpoints import CheckpointStore
-from equivalence.training_case import context, network, parameters, rows_of, settings, train_in, trained
+from commbert.training.validation import validation_figures
+from equivalence.training_case import LEVERS, context, network, parameters, rows_of, settings, train_in, trained
 
 N_STEPS = 9
 
@@ -55,6 +58,84 @@ def test_a_stopped_training_ends_with_the_bits_of_a_straight_one(tmp_path, monke
     again, _ = train_in(tmp_path, model, context(settings()))
     assert again.summary["resumed_at_steps"] == [5]
     assert _same(trained(model), straight[0])
+
+
+def _last_weights(store):
+    return load_file(store.newest()[0].folder / "model.safetensors")
+
+
+def test_a_stopped_training_with_a_projection_ends_with_the_bits_of_a_straight_one(tmp_path, monkeypatch):
+    chosen = settings(contrastive={**LEVERS["all"], "temperature_learning_rate": 0.01})
+    straight, expected = network(), train_in(tmp_path / "straight", network(), context(chosen))[1]
+    train_in(tmp_path / "again", straight, context(chosen))
+    with monkeypatch.context() as patch:
+        _stop_in_step(patch, 4)
+        train_in(tmp_path / "stopped", network(), context(chosen))
+    model = network(seed=99)
+    outcome, store = train_in(tmp_path / "stopped", model, context(chosen))
+    assert outcome.summary["resumed_at_steps"] == [5]
+    assert _same(trained(model), trained(straight))
+    assert rows_of(store) == rows_of(expected)
+    weights = _last_weights(store)
+    assert _same(weights, _last_weights(expected))
+    assert {n for n in weights if n.startswith("projection.")} == {"projection.weights.0", "projection.weights.1"}
+
+
+def test_a_projection_is_drawn_by_the_seed_and_moved_by_every_step(tmp_path):
+    chosen = settings(contrastive=LEVERS["all"])
+    start = make_projection(chosen.contrastive, 32, seed=chosen.seed, like=torch.zeros(()))
+    _, store = train_in(tmp_path, network(), context(chosen))
+    weights = _last_weights(store)
+    assert all(not torch.equal(weights[f"projection.{n}"], p) for n, p in start.named_parameters())
+    # Nine steps of Adam at 0.001 at most, and not another draw.
+    assert all((weights[f"projection.{n}"] - p).abs().max() < 0.01 for n, p in start.named_parameters())
+
+
+def test_the_rate_of_the_projection_is_that_of_the_heads(tmp_path):
+    chosen = settings(contrastive=LEVERS["all"], optimizer={"head_learning_rate": 1.0e-9, "weight_decay": 0.0})
+    start = make_projection(chosen.contrastive, 32, seed=chosen.seed, like=torch.zeros(()))
+    _, store = train_in(tmp_path, network(), context(chosen))
+    weights = _last_weights(store)
+    assert all((weights[f"projection.{n}"] - p).abs().max() < 1e-7 for n, p in start.named_parameters())
+
+
+def test_a_checkpoint_with_a_projection_is_none_without(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        _stop_in_step(patch, 4)
+        train_in(tmp_path, network(), context(settings(contrastive=LEVERS["mlp"])))
+    with pytest.raises(TrainingError, match="other parameters"):
+        train_in(tmp_path, network(), context(settings()))
+
+
+def test_a_projection_without_a_pair_loss_is_not_made(tmp_path):
+    alone = {"objectives": {"mlm": 1.0, "contrastive": 0.0}, "contrastive": LEVERS["all"], "best_metric": "mlm_loss"}
+    _, store = train_in(tmp_path, network(), context(settings(**alone)))
+    assert not any(n.startswith("projection") for n in _last_weights(store))
+
+
+def test_validation_looks_at_the_vectors_before_the_projection(tmp_path):
+    at = context(settings(contrastive={"projection": "linear", "projection_size": 2}))
+    model = network()
+    _, store = train_in(tmp_path, model, at)
+    measured = [r for r in rows_of(store) if r["event"] == "validation"][-1]
+    assert measured["auc_frequency_matched"] == validation_figures(model, at)["auc_frequency_matched"]
+
+
+def test_a_bad_projection_stops_the_step_before_weights_change(tmp_path, monkeypatch):
+    original, before = loop.add_gradient, {}
+
+    def poisoned(model, at, batch, temperature, projection):
+        sums = original(model, at, batch, temperature, projection)
+        if batch.step == 4:
+            before.update(parameters(model))
+            projection.weights[1].grad[0, 0] = float("inf")
+        return sums
+
+    monkeypatch.setattr(loop, "add_gradient", poisoned)
+    model = network()
+    with pytest.raises(TrainingError, match="step 5: loss or gradient not finite"):
+        train_in(tmp_path, model, context(settings(contrastive=LEVERS["mlp"])))
+    assert all(torch.equal(p, before[n]) for n, p in parameters(model).items())
 
 
 def test_a_stopped_training_writes_the_metrics_of_a_straight_one(tmp_path, monkeypatch, straight):

@@ -95,6 +95,28 @@ def test_what_no_objective_reads_is_handed_on_unchanged(run, stages):
     assert sum(torch.equal(before[n], after[n]) for n in before) == len(unread)
 
 
+def test_levers_of_the_pair_loss_leave_the_form_of_what_is_exported(run, stages, tmp_path):
+    lever = {"hardest": 5, "hardness": 0.3, "pair_weights": "pmi", "projection": "mlp", "projection_size": 9}
+    changed = {**SETTINGS.model_dump(), "max_steps": 30, "contrastive": lever}
+    paths = _paths(stages, tmp_path)
+    train.run(
+        TrainingSettings.model_validate(changed),
+        RuntimeSettings(device="cpu"),
+        data=stages.data,
+        model=stages.start,
+        **paths,
+    )
+    expected = load_file(run / "final" / "model.safetensors")
+    for name in ("best", "final"):
+        found = load_file(tmp_path / name / "model.safetensors")
+        assert {n: t.shape for n, t in found.items()} == {n: t.shape for n, t in expected.items()}
+    steps = [json.loads(line) for line in paths["metrics_out"].read_text(encoding="utf-8").splitlines()]
+    steps = [r for r in steps if r["event"] == "step"]
+    assert sum(r["contrastive_loss"] for r in steps[-5:]) < sum(r["contrastive_loss"] for r in steps[:5])
+    assert all(0 < r["negatives_per_anchor"] <= 5 for r in steps)
+    assert {r["pair_weight"] for r in steps} != {1.0}
+
+
 def test_the_summary_says_how_often_each_stream_was_read(run, stages):
     summary = json.loads((run / "training.json").read_text(encoding="utf-8"))
     n_pairs = int((tables.read(stages.data.pairs, tables.PAIRS)["label"].to_numpy() == 1).sum())

@@ -149,6 +149,39 @@ def test_a_run_is_checked_together_with_the_section_it_overrides():
     assert message.startswith("config.yaml runs.head.training: trainable: mlm_head needs objectives.contrastive: 0")
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "told"),
+    [
+        ("training", {"contrastive": {"hardest": 0}}, "training.contrastive.hardest: expected"),
+        ("training", {"contrastive": {"hardness": -0.1}}, "training.contrastive.hardness: expected greater than"),
+        ("training", {"contrastive": {"pair_weights": "tfidf"}}, "training.contrastive.pair_weights: expected"),
+        ("training", {"contrastive": {"projection": "deep"}}, "training.contrastive.projection: expected"),
+        (
+            "training",
+            {"contrastive": {"projection_size": 64}},
+            "training.contrastive: projection_size 64 needs a projection: linear or mlp, found none",
+        ),
+        ("training", {"contrastive": {"projection": "mlp", "projection_size": 1}}, "projection_size: expected"),
+        ("pairs", {"code_negatives": 17}, "pairs.code_negatives: expected less than or equal to 16"),
+        ("pairs", {"lexical_negatives": -1}, "pairs.lexical_negatives: expected greater than or equal to 0"),
+    ],
+)
+def test_levers_of_the_pair_loss_out_of_range_are_refused(section, changes, told):
+    assert told in message_of(raw(**{section: changes}))
+
+
+def test_a_lever_of_the_pair_loss_changes_the_identity_of_the_settings():
+    levers = [
+        {"hardest": 3},
+        {"hardness": 0.5},
+        {"pair_weights": "pmi"},
+        {"projection": "mlp"},
+        {"projection": "mlp", "projection_size": 8},
+    ]
+    texts = [TrainingSettings.model_validate({"contrastive": lever}).as_json() for lever in [{}, *levers]]
+    assert len(set(texts)) == 6
+
+
 def test_a_run_changes_only_what_it_names():
     loaded = config.load(raw(training={"epochs": 3}, runs={"hot": {"training": {"masking": {"rate": 0.3}}}}))
     run = loaded.training_of("hot")

@@ -608,6 +608,88 @@ def test_the_pairs_that_a_limit_chooses_do_not_depend_on_the_shards(run_shards, 
         assert sum(r["label"] for r in one.rows(f"pairs/{split}")) == n
 
 
+HARD = {"english_negatives": 1, "code_negatives": 3, "lexical_negatives": 2, "subsample": None}
+
+
+@pytest.fixture(scope="module")
+def hard(chain, tmp_path_factory):
+    return run_pairs(chain, tmp_path_factory.mktemp("hard"), **HARD)
+
+
+def test_a_negative_of_training_never_shares_a_training_line(hard, split_of, words_of_line, word):
+    together = pairs_of_lines(words_of_line, split_of, ["train"])
+    negatives = [row for row in hard.rows("pairs/train") if not row["label"]]
+    assert {row["kind"] for row in negatives} == {"english", "random_code", "lexical"}
+    assert not together & {named(r, word) for r in negatives}
+
+
+def test_each_positive_has_its_negatives_of_every_kind_and_its_anchor(hard):
+    anchor, kinds = None, []
+    for row in hard.rows("pairs/train"):
+        if row["label"]:
+            anchor, kinds = row, []
+        kinds.append(row["kind"])
+        assert all(row[k] == anchor[k] for k in ("word_id_a", "file_id", "line_no"))
+        assert kinds == sorted(kinds, key=["same_line", "english", "random_code", "lexical"].index)
+        assert Counter(kinds)["random_code"] <= 3
+        assert Counter(kinds)["lexical"] <= 2
+    found = hard.summary("pairs/summary")["splits"]["train"]
+    assert {k: found[k] for k in ("english", "random_code", "lexical")} == {
+        k: sum(r["kind"] == k for r in hard.rows("pairs/train")) for k in ("english", "random_code", "lexical")
+    }
+    assert found["random_code"] == 3 * found["same_line"]
+
+
+def test_code_and_lexical_negatives_are_words_of_training_code_and_no_keywords(hard, chain, word):
+    n_lines = [row["n_lines"] for row in chain.rows("tokenizer/words")]
+    found = {r["word_id_b"] for r in hard.rows("pairs/train") if r["kind"] in ("random_code", "lexical")}
+    assert all(n_lines[w] > 0 and word[w] not in KEYWORDS for w in found)
+
+
+def test_a_lexical_negative_shares_a_sub_word_with_its_anchor_and_comes_once(hard, word):
+    def parts(name):
+        return {p for p in re.findall(r"[a-z]+|[0-9]+", name) if len(p) >= 2}
+
+    group: list[int] = []
+    sizes = []
+    for row in hard.rows("pairs/train"):
+        group = [] if row["label"] else group
+        if row["kind"] == "lexical":
+            assert parts(word[row["word_id_a"]]) & parts(word[row["word_id_b"]])
+            group.append(row["word_id_b"])
+            sizes.append(len(set(group)))
+            assert sizes[-1] == len(group)
+    assert set(sizes) == {1, 2}
+
+
+def test_code_negatives_follow_the_frequency_to_the_power_of_three_quarters(hard, chain, word):
+    table = chain.rows("tokenizer/words")
+    weight = {r["word_id"]: r["n_lines"] ** 0.75 for r in table if r["n_lines"] > 0 and r["word"] not in KEYWORDS}
+    counts = Counter(r["word_id_b"] for r in hard.rows("pairs/train") if r["kind"] == "random_code")
+    assert set(counts) <= set(weight)
+    frequent = sorted(weight, key=weight.get)[-len(weight) // 4 :]
+    share = sum(counts[w] for w in frequent) / counts.total()
+    # Frequent words share lines with many anchors and are then drawn again; evenly drawn they would be a quarter.
+    assert share > 0.35
+
+
+def test_the_negatives_of_training_do_not_depend_on_the_shards(run_shards, tmp_path):
+    one, three = (run_pairs(run_shards(n), tmp_path / str(n), max_positives=80, **HARD) for n in (1, 3))
+    rows = one.rows("pairs/train")
+    assert rows == three.rows("pairs/train")
+    assert Counter(r["kind"] for r in rows)["lexical"] > 20
+
+
+def test_more_negatives_of_one_kind_leave_those_of_the_others_as_they_are(chain, hard, tmp_path):
+    def of(made, kind):
+        return [r for r in made.rows("pairs/train") if r["kind"] == kind]
+
+    plain = run_pairs(chain, tmp_path, subsample=None)
+    assert of(plain, "english") == of(hard, "english")
+    assert of(plain, "same_line") == of(hard, "same_line")
+    assert not of(plain, "lexical") + of(plain, "random_code")
+
+
 def test_a_smaller_limit_chooses_some_of_the_pairs_of_a_larger_one(chain, tmp_path):
     def positives(n):
         rows = run_pairs(chain, tmp_path / str(n), max_positives=n).rows("pairs/train")
