@@ -22,7 +22,7 @@ models were found at 0.99 in the worst case and below 0.6 in BERT's layers (Etha
 figure 1)."""
 MIN_RANK_SHARE = 0.1
 """Least effective rank of the centred vectors, of the largest possible: below it nine of ten dimensions are unused
-(dimensional collapse, Jing et al. 2022, arXiv:2110.09348). Independent directions reach 0.9 and more, see the tests."""
+(dimensional collapse, Jing et al. 2022, arXiv:2110.09348). Independent directions reach 0.85 and more, see the tests."""
 
 _HUB_NEIGHBOURS = 10
 _COLUMNS_AT_ONCE = 32_768
