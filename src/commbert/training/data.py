@@ -100,7 +100,8 @@ def read_training_data(
     known = read_known(paths.known)
     same_line = pairs.filter(pc.equal(pairs["label"], 1))
     retrieval = choose_retrieval(
-        *(same_line[c].to_numpy().astype(np.int64) for c in ("word_id_a", "word_id_b")),
+        same_line["word_id_a"].to_numpy().astype(np.int64),
+        same_line["word_id_b"].to_numpy().astype(np.int64),
         _candidate_words(paths.words),
         known,
         n_queries=validation_queries,
