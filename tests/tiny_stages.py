@@ -183,6 +183,31 @@ def build(at: Path) -> Stages:
         line_words=p.heldout_lines,
         data=DataPaths(w["train"], w["validation"], p.splits["train"], p.splits["validation"], p.known, all_words),
         evaluation=EvaluationPaths(
-            data.files, p.heldout_lines, all_words, p.known, p.splits["test"], w["test"], w["train"], grown
+            files=data.files,
+            line_words=p.heldout_lines,
+            words=all_words,
+            known=p.known,
+            pairs=p.splits["test"],
+            windows=w["test"],
+            train_windows=w["train"],
+            windows_tokenizer=grown,
+            **_texts(at, data),
         ),
     )
+
+
+def _texts(at: Path, data: Data) -> dict[str, Path]:
+    """Make the tables of functions and acronyms, and name those of the project."""
+    found = {name: at / "evaluation" / f"{name}.parquet" for name in ("functions", "acronyms")}
+    lines = {shard: data.lines(shard) for shard in data.shards}
+    shards = at / "corpus" / "shards.json"
+    options = {"files": data.files, "shards": shards, "lines": lines}
+    functions.run(**options, out=found["functions"], summary_out=at / "evaluation" / "functions.json")
+    acronyms.run(**options, acronyms_out=found["acronyms"], summary_out=at / "evaluation" / "acronyms.json")
+    own = Path(__file__).parents[1] / "resources" / "evaluation"
+    return found | {
+        "terms": own / "terms_3gpp.csv",
+        "opposites": own / "opposites.csv",
+        "similarity": own / "general_similarity.csv",
+        "general_text": own / "general_text.txt",
+    }

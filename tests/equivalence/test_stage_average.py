@@ -40,10 +40,7 @@ NAMES = ("best", "final")
 HEAD = ("cls.",)
 
 
-@pytest.fixture(scope="module")
-def trained(stages, tmp_path_factory) -> Path:
-    """The folder ``trained`` of a run, with its best and final model."""
-    run = tmp_path_factory.mktemp("runs") / "a run"
+def train_in(run: Path, stages) -> Path:
     train.run(
         SETTINGS,
         RuntimeSettings(device="cpu"),
@@ -57,6 +54,12 @@ def trained(stages, tmp_path_factory) -> Path:
         summary_out=run / "training.json",
     )
     return run / "trained"
+
+
+@pytest.fixture(scope="module")
+def trained(stages, tmp_path_factory) -> Path:
+    """The folder ``trained`` of a run, with its best and final model."""
+    return train_in(tmp_path_factory.mktemp("runs") / "a run", stages)
 
 
 def averaged(stages, trained: Path, folder: Path, share: float) -> Path:
@@ -128,6 +131,14 @@ def test_manifest_and_card_say_the_share_and_whose_weights_these_are(stages, tra
 
 def test_the_card_names_the_run(trained):
     assert "# a run: embeddings" in (trained / "final/README.md").read_text()
+
+
+def test_training_removes_what_a_killed_writer_left_in_either_folder(stages, tmp_path):
+    left = [tmp_path / ".metrics.jsonl.tmp-99999", tmp_path / "trained" / ".final.tmp-99999"]
+    for folder in left:
+        folder.mkdir(parents=True)
+    train_in(tmp_path, stages)
+    assert not [folder for folder in left if folder.exists()]
 
 
 def test_another_start_model_than_the_trainings_is_refused(stages, trained, tmp_path):

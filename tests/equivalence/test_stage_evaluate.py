@@ -21,17 +21,14 @@ from commbert.tokenization.encoding import encode_words, load_tokenizer
 SETTINGS = EvaluationSettings(windows=20, retrieval_queries=30, random_pairs=500, bootstrap=100)
 
 
-def _evaluate(stages, out, *, data=None, has_trained_head=True):
+def _evaluate(stages, out, *, data=None, has_trained_head=True, subject=None):
     return evaluate.run(
         SETTINGS,
-        model=stages.start,
-        pooling="mean",
-        has_trained_head=has_trained_head,
+        subject=subject or evaluate.ModelSubject(stages.start, "mean", has_trained_head, "cpu"),
         data=data or stages.evaluation,
         split="test",
-        device="cpu",
         out=out / "evaluation.json",
-        scores_out=out / "scores.parquet",
+        scores_out=out / "evaluation.scores.parquet",
     )
 
 
@@ -76,7 +73,7 @@ def test_every_figure_lies_in_its_interval(figures):
 
 
 def test_a_model_differs_from_itself_by_nothing(evaluated, figures):
-    scores = read_scores(evaluated / "scores.parquet")
+    scores = read_scores(evaluated / "evaluation.scores.parquet")
     for name, figure in figures.items():
         if figure:
             found = difference(scores, scores, name, n_resamples=50, seed=3)
@@ -85,7 +82,7 @@ def test_a_model_differs_from_itself_by_nothing(evaluated, figures):
 
 def test_evaluating_twice_gives_the_same_scores(stages, evaluated, tmp_path):
     _evaluate(stages, tmp_path)
-    again, first = (tables.read(f / "scores.parquet", tables.SCORES) for f in (tmp_path, evaluated))
+    again, first = (tables.read(f / "evaluation.scores.parquet", tables.SCORES) for f in (tmp_path, evaluated))
     assert again.equals(first)
 
 
@@ -97,7 +94,7 @@ def test_an_untrained_head_is_not_measured_and_the_reason_is_given(stages, tmp_p
 
 def test_the_unigram_loss_is_that_of_counts(stages, evaluated):
     result = json.loads((evaluated / "evaluation.json").read_text(encoding="utf-8"))
-    scores = read_scores(evaluated / "scores.parquet")
+    scores = read_scores(evaluated / "evaluation.scores.parquet")
     n_vocabulary = load_bert(stages.start).config.vocab_size
     # Never worse than guessing evenly, never better than knowing.
     assert 0 < result["unigram"]["loss"] < np.log(n_vocabulary)

@@ -72,7 +72,7 @@ def test_final_is_the_last_step_and_best_the_best_one(run):
 
 def test_best_step_has_the_highest_figure_of_all_validations(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    figures = {r["step"]: r["auc_frequency_matched"] for r in rows if r["event"] == "validation"}
+    figures = {r["step"]: r["hard"] for r in rows if r["event"] == "validation"}
     assert [*figures] == [*range(20, N_STEPS, 20), N_STEPS]
     summary = json.loads((run / "training.json").read_text(encoding="utf-8"))
     assert figures[summary["best_step"]] == max(figures.values())

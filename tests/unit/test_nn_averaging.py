@@ -77,6 +77,13 @@ def test_what_training_left_alone_stays_bit_by_bit(sides, share):
     assert same(averaged(start, trained, share), start, ["pooler.weight", "pooler.bias"])
 
 
+def test_the_sign_of_a_zero_that_was_not_trained_stays(sides):
+    start, trained = (network(seed=s) for s in (1, 2))
+    for model in (start, trained):
+        torch.nn.init.constant_(model.pooler.bias, -0.0)
+    assert averaged(start, trained, 0.3).pooler.bias.signbit().all()
+
+
 def test_neither_side_is_changed(sides):
     start, trained = sides
     before = [{n: w.clone() for n, w in m.state_dict().items()} for m in sides]

@@ -86,6 +86,20 @@ def test_the_markdown_report_says_that_it_was_resumed(minimal_context: dict) -> 
     assert "| resumed at steps | 3, 7 |" in text
 
 
+def test_both_reports_say_what_chose_the_best_step_and_its_figures(minimal_context: dict) -> None:
+    minimal_context["training"]["best_step"] = 7
+    for text in both(minimal_context):
+        assert "best at step 7 by hard" in text
+        assert re.search(r"figures of the best validation[\s|]+hard 0.400, retrieval_mrr 0.200\s", text)
+        assert re.search(r"share of the start model in the weights[\s|]+0.25\s", text)
+
+
+@pytest.mark.parametrize("key", ["auc_frequency_matched", "auc_frequency_matched_novel", "retrieval_mrr", "mlm_top1"])
+def test_the_picture_shows_each_figure_of_the_validations(key: str) -> None:
+    steps = [{"step": i, "loss": 1.0, "mlm_loss": None, "contrastive_loss": None} for i in (1, 2)]
+    assert loss_figure(steps, [{"step": 2, key: 0.25}]) != loss_figure(steps, [{"step": 2, key: None}])
+
+
 def both(context: dict) -> tuple[str, str]:
     """Return the report as text of its Markdown and of its page, without markup."""
     figures = {"loss": "<svg/>", "comparison": "<svg/>"}

@@ -315,3 +315,28 @@ def test_a_number_of_shards_that_makes_no_sense_is_refused(changes):
 def test_the_number_of_english_words_is_no_setting_of_the_words_of_a_line():
     one, two = (config.load({**MINIMAL, "words": {"english_words": n}}).words for n in (100, 200))
     assert one.of_lines() == two.of_lines()
+
+
+def test_the_share_of_the_start_model_is_no_setting_of_the_start_model():
+    one, two = (config.load(raw(model={"average_with_base": a})).model for a in (0.0, 0.3))
+    assert one.of_start() == two.of_start()
+    assert two.average_with_base == 0.3
+
+
+def test_a_run_may_average_with_its_own_share():
+    loaded = config.load(raw(runs={"final": {}, "half": {"model": {"average_with_base": 0.5}}}))
+    assert [loaded.model_of(run).average_with_base for run in ("final", "half")] == [0.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("model", {"average_with_base": 1.1}),
+        ("training", {"validate_every_steps": 0}),
+        ("training", {"validate_every_steps": "epochs"}),
+        ("training", {"best_metric": "mrr"}),
+    ],
+)
+def test_values_that_no_validation_or_average_has_are_refused(section, changes):
+    [name] = changes
+    assert f"config.yaml {section}.{name}: expected" in message_of(raw(**{section: changes}))

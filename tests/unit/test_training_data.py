@@ -91,6 +91,27 @@ def test_a_validation_negative_is_compared_with_its_own_positive(paths):
     assert [x.tolist() for x in data.validation_negative] == [[1], [0]]
 
 
+def test_words_of_the_code_but_keywords_look_for_novel_partners_of_positive_pairs(paths):
+    # (0, 2) is known, 4 is a keyword, 5 is no word of the code.
+    held_out = [(0, 2, "same_line"), (1, 3, "same_line"), (1, 6, "frequency_matched"), (2, 3, "same_line")]
+    _write_pairs(paths.validation_pairs, [*held_out, (1, 4, "same_line"), (2, 5, "same_line")])
+    words = {
+        "word_id": [*range(7)],
+        "word": ["a", "b", "c", "d", "return", "house", "e"],
+        "n_lines": [3, 2, 1, 0, 0, 0, 0],
+        "n_files": [1, 1, 1, 0, 0, 0, 0],
+        "token_ids": [[7]] * 7,
+        "n_pieces_before": [1] * 7,
+        "in_english": [False] * 4 + [True] * 2 + [False],
+        "in_code": [True] * 5 + [False] + [True],
+    }
+    tables.write(paths.words, tables.WORDS, words, provenance={})
+    task = _read(paths).validation_retrieval
+    found = {int(q): task.candidate[w].tolist() for q, w in zip(task.query, task.wanted, strict=True)}
+    assert found == {1: [3], 2: [3], 3: [1, 2]}
+    assert task.candidate.tolist() == [0, 1, 2, 3, 6]
+
+
 def test_known_pairs_are_sorted_keys(paths):
     assert _read(paths).known.tolist() == [1, 2, (1 << 32) + 2]
 

@@ -50,6 +50,11 @@ def test_a_pair_that_shares_a_training_line_is_not_looked_for_in_either_directio
     assert as_dict(task) == {2: {3}, 3: {2}}
 
 
+def test_a_word_does_not_look_for_itself():
+    task = chosen((np.array([1, 2]), np.array([1, 3]), np.ones(5, np.bool_), NOTHING))
+    assert as_dict(task) == {2: {3}, 3: {2}}
+
+
 def test_candidates_are_all_usable_words_where_there_is_room():
     case = random_case()
     assert chosen(case).candidate.tolist() == np.flatnonzero(case[2]).tolist()

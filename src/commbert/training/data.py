@@ -122,10 +122,9 @@ def read_training_data(
     positive, negative = _matched_pairs(pairs, validation_pairs)
     known = read_known(paths.known)
     same_line = pairs.filter(pc.equal(pairs["label"], 1))
-    a, b = (same_line[c].to_numpy().astype(np.int64) for c in ("word_id_a", "word_id_b"))
     retrieval = choose_retrieval(
-        a,
-        b,
+        same_line["word_id_a"].to_numpy().astype(np.int64),
+        same_line["word_id_b"].to_numpy().astype(np.int64),
         _candidate_words(paths.words),
         known,
         n_queries=validation_queries,
