@@ -12,7 +12,20 @@ from commbert.settings.pairs import PairsSettings
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.settings.windows import WindowsSettings
 from commbert.settings.words import WordsSettings
-from commbert.stages import base, corpus, draw, functions, ingest, lex, model, pairs, tokenizer, windows, words
+from commbert.stages import (
+    acronyms,
+    base,
+    corpus,
+    draw,
+    functions,
+    ingest,
+    lex,
+    model,
+    pairs,
+    tokenizer,
+    windows,
+    words,
+)
 from commbert.stages.evaluate import EvaluationPaths
 from commbert.training.data import DataPaths
 

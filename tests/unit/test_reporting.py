@@ -196,8 +196,21 @@ def minimal_context() -> dict:
         "columns": ["final"],
         "headline": ["a sentence"],
         "rows": [{"key": "k", "label": "L", "meaning": "", "cells": {"final": cell}}],
-        "controls": [{"rung": "english", "model": 0.5, "blind": 0.5, "frequency": 0.5}],
-        "geometry": {"final": 0.1},
+        "meters": ["what leaks"],
+        "alarms": [],
+        "system_figures": ["AUC"],
+        "systems": [
+            {"name": "final", "cells": {"auc": {"value": 0.5, "verdict": ""}}, "wall_s": 1.0, "cpu_s": None},
+            {"name": "ppmi_svd", "cells": {"auc": {"value": None, "verdict": ""}}, "wall_s": None, "cpu_s": None},
+        ],
+        "controls": [{"rung": "english", "n": 7, "model": 0.5, "blind": 0.5, "classifier": None, "frequency": 0.5}],
+        "strata": [
+            {"rung": "lexical", "by": "lines", "bucket": "0 lines", "cells": {"final": {**cell, "n": 7}}},
+        ],
+        "opposites": [
+            {"name": "final", "n": 2, "rate": 0.5, "mutual_rate": None, "examples": [["ul_x", "dl_x"]]},
+        ],
+        "geometry": [{"label": "Effective rank", "values": {"final": 0.1, "ppmi_svd": None}}],
         "popularity_mrr": 0.1,
         "leakage": {
             "test": {

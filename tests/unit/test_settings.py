@@ -213,8 +213,9 @@ def test_a_pattern_that_does_not_compile_is_refused():
 
 
 def test_a_comparison_with_a_run_that_does_not_exist_is_refused():
-    assert "report.compare_with: expected base or a name of runs (final), found 'x'" in message_of(
-        raw(report={"compare_with": ["x"]})
+    assert (
+        "report.compare_with: expected base, frequency, char_ngrams, ppmi_svd or a name of runs (final), found 'x'"
+        in message_of(raw(report={"compare_with": ["x"]}))
     )
 
 
