@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 
 import tiny
 from commbert.errors import DataError
-from commbert.evaluation.general import general_mlm
+from commbert.evaluation.general import GeneralMlm, general_mlm
 from commbert.nn.measures import mlm_scores
 from commbert.nn.model import load_bert, special_ids
 from commbert.tokenization.encoding import load_tokenizer
@@ -103,3 +103,16 @@ def test_special_tokens_in_a_text_are_text(folder, score):
     found = score(["[MASK]"] * 20)
     assert Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("[MASK]") not in found.rank
     assert found.n_chars.max() == 1
+
+
+def test_figures_by_hand():
+    loss, chars, words = np.array([1.0, 2.0, 3.0, 6.0]), np.array([2.0, 2.0, 3.0, 1.0]), np.array([1.0, 0.5, 0.5, 1.0])
+    found = GeneralMlm(np.array([0, 0, 1, 1]), loss, np.array([0, 1, 4, 5]), chars, words)
+    assert found.as_dict() == {
+        "loss_per_token": 3.0,
+        "loss_per_char": 1.5,
+        "loss_per_word": 4.0,
+        "top1": 0.25,
+        "top5": 0.75,
+        "n_tokens": 4,
+    }

@@ -275,6 +275,12 @@ def test_one_vector_for_everything_finds_no_acronym():
     assert not found.to_acronym.recall_at_1.any()
 
 
+def test_a_tie_with_one_other_is_no_recall():
+    found = acronym_ranks(lambda texts: torch.ones(len(texts), 1), [("A", "alpha"), ("B", "beta")])
+    assert found.to_expansion.reciprocal_rank == pytest.approx(1 / 1.5)
+    assert found.to_expansion.recall_at_1.tolist() == [0.0, 0.0]
+
+
 def test_no_pairs_give_no_ranks():
     found = acronym_ranks(_embedder({}), [])
     assert len(found.to_expansion.reciprocal_rank) == len(found.to_acronym.recall_at_1) == 0
