@@ -9,6 +9,7 @@ import data_case
 import tiny
 import tiny_stages
 from commbert import tables
+from commbert.errors import DataError
 from commbert.settings.corpus import SplitSettings
 from commbert.stages import functions
 from commbert.text.languages import language_of
@@ -163,6 +164,14 @@ def test_code_is_cut_off_at_its_limit(run, tmp_path, monkeypatch):
     whole = [r["code"] for r in chain.rows("evaluation/functions")]
     assert cut == [code[:30] for code in whole]
     assert any(len(code) > 60 for code in whole)
+
+
+def test_lines_of_other_shards_are_refused(run, tmp_path):
+    chain = run(2)
+    lines = {name: chain.data.lines(name) for name in chain.data.shards[:1]}
+    with pytest.raises(DataError, match=r"shards\.json: expected the shards"):
+        functions.run(files=chain.data.files, shards=chain.at / "corpus/shards.json", lines=lines, out=tmp_path / "f",
+                      summary_out=tmp_path / "s")  # fmt: skip
 
 
 def test_a_corpus_without_held_out_functions_gives_an_empty_table(tmp_path):
