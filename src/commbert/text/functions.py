@@ -229,7 +229,7 @@ class _Finder:
         text = self._source.text_of(named)[:MAX_NAME_CHARS]
         head, operator, rest = text.rpartition("operator")
         if operator and not is_function and named.type in _CASTS:
-            # In the grammar, a conversion (operator bool() const) is no declarator of a function, and stands there whole.
+            # In the grammar, a conversion (operator bool() const) declares no function, and stands there whole.
             text, is_function = head + operator + rest.partition("(")[0], True
         if not is_function:
             return ""
