@@ -29,6 +29,7 @@ def scale_{k}(x):
     """
     # inside
     key = "{key}"  # behind
+    """A statement of its own, which the lines take for a comment."""
 
     def inner():
         return x * {k}
@@ -108,7 +109,7 @@ def test_a_row_of_python_holds_place_name_brief_and_code(run):
     rows = [r for r in rows_of(run(1)) if r["path"].endswith("code.py")]
     k = re.search(r"\d", rows[0]["name"])[0]
     found = [(r["name"], r["first_line"], r["last_line"], r["brief"]) for r in rows if r["path"] == rows[0]["path"]]
-    assert found == [(f"scale_{k}", 5, 17, f"Scale by {k}."), ("inner", 15, 16, ""), ("method", 21, 22, "")]
+    assert found == [(f"scale_{k}", 5, 18, f"Scale by {k}."), ("inner", 16, 17, ""), ("method", 22, 23, "")]
     code = f'@cached\ndef scale_{k}(x):\nkey = "********"\ndef inner():\nreturn x * {k}\nreturn inner()'
     assert rows[0]["code"] == code
 
