@@ -261,6 +261,7 @@ STAGES = {
     "draw": ("--files", "--shards", "--lexed", "--words"),
     "list-windows": ("--train", "--validation", "--test", "--hashes", "--shard-summary"),
     "pairs": ("--files", "--drawn", "--words"),
+    "functions": ("--files", "--shards", "--lines"),
 }
 """Stages that read what others wrote, with the options of their inputs."""
 DIGESTED = [("pairs", "--files")]

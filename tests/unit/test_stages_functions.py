@@ -9,6 +9,7 @@ import data_case
 import tiny
 import tiny_stages
 from commbert import tables
+from commbert.errors import DataError
 from commbert.settings.corpus import SplitSettings
 from commbert.stages import functions
 from commbert.text.languages import language_of
@@ -28,6 +29,7 @@ def scale_{k}(x):
     """
     # inside
     key = "{key}"  # behind
+    """A statement of its own, which the lines take for a comment."""
 
     def inner():
         return x * {k}
@@ -107,7 +109,7 @@ def test_a_row_of_python_holds_place_name_brief_and_code(run):
     rows = [r for r in rows_of(run(1)) if r["path"].endswith("code.py")]
     k = re.search(r"\d", rows[0]["name"])[0]
     found = [(r["name"], r["first_line"], r["last_line"], r["brief"]) for r in rows if r["path"] == rows[0]["path"]]
-    assert found == [(f"scale_{k}", 5, 17, f"Scale by {k}."), ("inner", 15, 16, ""), ("method", 21, 22, "")]
+    assert found == [(f"scale_{k}", 5, 18, f"Scale by {k}."), ("inner", 16, 17, ""), ("method", 22, 23, "")]
     code = f'@cached\ndef scale_{k}(x):\nkey = "********"\ndef inner():\nreturn x * {k}\nreturn inner()'
     assert rows[0]["code"] == code
 
@@ -163,6 +165,14 @@ def test_code_is_cut_off_at_its_limit(run, tmp_path, monkeypatch):
     whole = [r["code"] for r in chain.rows("evaluation/functions")]
     assert cut == [code[:30] for code in whole]
     assert any(len(code) > 60 for code in whole)
+
+
+def test_lines_of_other_shards_are_refused(run, tmp_path):
+    chain = run(2)
+    lines = {name: chain.data.lines(name) for name in chain.data.shards[:1]}
+    with pytest.raises(DataError, match=r"shards\.json: expected the shards"):
+        functions.run(files=chain.data.files, shards=chain.at / "corpus/shards.json", lines=lines, out=tmp_path / "f",
+                      summary_out=tmp_path / "s")  # fmt: skip
 
 
 def test_a_corpus_without_held_out_functions_gives_an_empty_table(tmp_path):

@@ -260,6 +260,10 @@ def test_a_macro_before_the_type_leaves_the_name():
     assert names("int A<int, long>::get() { return 1; }", "cpp") == ["A<int, long>::get"]
 
 
+def test_a_class_behind_a_macro_is_no_function():
+    assert names("class API phy::Filter { int get() { return 1; } };\nclass API Two { int a; };\n", "cpp") == ["get"]
+
+
 def test_a_header_of_cpp_that_is_called_c_is_read_as_cpp():
     assert places(CPP, "c") == places(CPP, "cpp")
 

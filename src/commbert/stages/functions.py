@@ -11,6 +11,7 @@ import pyarrow as pa
 from commbert import tables
 from commbert.artifacts import write_json
 from commbert.corpus.reading import ShardSplits, splits_of_shards
+from commbert.errors import DataError
 from commbert.provenance import digest_of_files
 from commbert.text.functions import Function, functions_of, has_grammar
 
@@ -29,12 +30,18 @@ def run(*, files: Path, shards: Path, lines: Mapping[str, Path], out: Path, summ
         lines: Table shard/lines of each shard, by its name.
         out: Becomes the table evaluation/functions.
         summary_out: Becomes counts (JSON).
+
+    Raises:
+        DataError: If the lines are not those of the corpus's shards.
     """
+    splits_of = splits_of_shards(files, shards)
+    if splits_of.keys() != lines.keys():
+        raise DataError(f"{shards}: expected the shards {sorted(lines)}, found {sorted(splits_of)}. Rerun corpus.")
     language = tables.read(files, tables.FILES, ["language"])["language"]
     found = _Found()
     provenance = {"inputs": digest_of_files([files])}
     with tables.writing(out, tables.FUNCTIONS, provenance=provenance) as writer:
-        for name, splits in splits_of_shards(files, shards).items():
+        for name, splits in splits_of.items():
             for file_no, rows in _heldout_files(lines[name], splits):
                 file_id = splits.first_file_id + file_no
                 split = tables.SPLITS[splits.split[file_no]]

@@ -221,16 +221,18 @@ class _Finder:
     def _name(self, node: tree_sitter.Node) -> str:
         """Return the name, or an empty text for what is no function with a body of its own."""
         if self._is_python:
-            named = node.child_by_field_name("name")
+            named, is_function = node.child_by_field_name("name"), True
         else:
-            named = _declared(node) if _last_child(node) not in _NO_BODIES else None
-        if named is None:
+            named, is_function = _declared(node)
+        if named is None or _last_child(node) in _NO_BODIES:
             return ""
         text = self._source.text_of(named)[:MAX_NAME_CHARS]
         head, operator, rest = text.rpartition("operator")
-        if operator and named.type in _CASTS and rest != "()":
-            # A conversion (operator bool() const) stands there whole, all others without their arguments.
-            text = head + operator + rest.partition("(")[0]
+        if operator and not is_function and named.type in _CASTS:
+            # In the grammar, a conversion (operator bool() const) declares no function, and stands there whole.
+            text, is_function = head + operator + rest.partition("(")[0], True
+        if not is_function:
+            return ""
         name = _last_word(" ".join(text.split()))
         return "" if name in _NO_NAMES else name
 
@@ -250,17 +252,13 @@ class _Finder:
         return brief_of_comment("\n".join(reversed(parts)), name)
 
 
-def _declared(node: tree_sitter.Node) -> tree_sitter.Node | None:
-    """Return what a function's definition declares: of ``int *(*get(int x))(int)`` the innermost, ``get``."""
+def _declared(node: tree_sitter.Node) -> tuple[tree_sitter.Node | None, bool]:
+    """Return what a definition declares, of ``int *(*get(int x))(int)`` the innermost, and whether as a function."""
     named, is_function = node.child_by_field_name("declarator"), False
     while named is not None and named.type.endswith("_declarator"):
         is_function |= named.type == "function_declarator"
         named = named.child_by_field_name("declarator") or _first_child(named)
-    if named is None:
-        return None
-    # operator bool() const is no declarator of a function in the grammar.
-    is_cast = named.type in _CASTS and b"operator" in (named.text or b"")
-    return named if is_function or is_cast else None
+    return named, is_function
 
 
 def _last_word(name: str) -> str:
