@@ -210,6 +210,24 @@ def test_collapse_is_a_high_cosine_and_a_loss_of_guessing_together(
     assert ("collapsed" in caplog.text) == alarms
 
 
+def test_a_loss_of_guessing_is_told_by_the_weights_of_the_pairs_of_the_step(tmp_path, monkeypatch):
+    _figures(monkeypatch, [0.5] * 9, mean_negative_cosine=0.95)
+    original, weights = loop.Record.read, []
+
+    def read(self, elapsed_s):
+        rows = original(self, elapsed_s)
+        for row, figures in rows:
+            weights.append(row["pair_weight"])
+            figures[1] = row["pair_terms"] * row["pair_weight"] * math.log1p(row["negatives_per_anchor"])
+        return rows
+
+    monkeypatch.setattr(loop.Record, "read", read)
+    chosen = settings(contrastive={"pair_weights": "pmi"}, validate_every_steps=1)
+    outcome, _ = train_in(tmp_path, network(), context(chosen))
+    assert min(weights) < 0.95
+    assert outcome.summary["collapsed_at_steps"] == [*range(1, 10)]
+
+
 def test_dropout_can_be_set_apart_from_the_base_model():
     model = network()
     model.set_dropout(hidden=0.3, attention=None)
