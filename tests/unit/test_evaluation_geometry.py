@@ -261,4 +261,6 @@ def test_a_shared_mean_of_a_healthy_model_is_no_collapse():
 def test_of_fewer_than_two_words_the_alarm_says_so_by_figures_that_are_no_numbers(n):
     found = g.geometry(unit(n), np.empty(0, np.int64), np.empty(0, np.int64), seed=0)
     assert math.isnan(found.mean_random_cosine)
+    assert found.as_dict()["mean_random_cosine"] is None
+    assert found.as_dict()["largest_rank"] == 0
     assert any("nan" in reason for reason in g.collapse(found))
