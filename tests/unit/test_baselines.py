@@ -247,8 +247,9 @@ WORDS = ["pusch_config", "PUSCH_Config", "pdsch_config", "harq", "harq_process",
 
 
 def test_with_all_dimensions_the_cosines_of_training_words_are_those_of_tf_idf():
-    expected = slow_tfidf(WORDS, WORDS, (2, 4))
-    np.testing.assert_allclose(gram(spelled(WORDS).vectors), expected @ expected.T, atol=1e-6)
+    words = [*WORDS, "crc_crc_crc"]
+    expected = slow_tfidf(words, words, (2, 4))
+    np.testing.assert_allclose(gram(spelled(words).vectors), expected @ expected.T, atol=1e-6)
 
 
 def test_in_few_dimensions_words_are_their_projections():
@@ -464,15 +465,22 @@ def test_the_command_makes_what_the_stage_makes(tmp_path, chain):
     assert (tmp_path / "v.parquet").read_bytes() == expected.read_bytes()
 
 
-def test_hostile_words_get_vectors_by_the_whole_chain(tmp_path, base_folder):
+def test_hostile_words_get_vectors_by_the_whole_chain_and_keywords_by_setting(tmp_path, base_folder):
     for d in range(6):
         folder = tmp_path / "tree" / f"d{d}"
         folder.mkdir(parents=True)
-        lines = [f"{a} = {b} + only_{d}{i}\n" for i, (a, b) in enumerate(combinations([*HOSTILE[:5], "harq"], 2))]
+        lines = [
+            f"return {a} + {b} + only_{d}{i}\n" for i, (a, b) in enumerate(combinations([*HOSTILE[:5], "harq"], 2))
+        ]
         (folder / "f.py").write_text("".join(lines), encoding="utf-8")
     words = data_case.SECTIONS["words"].model_copy(update={"pattern": r"[\p{L}_][\p{L}\p{M}\p{N}_]*"})
     settings = data_case.settings_of(data_case.path_source(tmp_path / "tree", shards=2), words=words)
     chain = data_case.Chain(tiny_stages.run_data(tmp_path / "out", settings, base_folder))
+    keyword = chain.word().index("return")
+    for drop_keywords in (True, False):
+        pairs = PAIRS.model_copy(update={"drop_keywords": drop_keywords})
+        _, out = made_by(chain, tmp_path / "keywords", BaselineKind.PPMI_SVD, pairs=pairs)
+        assert read_vectors(out)[keyword].any() == (not drop_keywords)
     for kind in BaselineKind:
         _, out = made_by(chain, tmp_path / kind, kind)
         found = read_vectors(out)

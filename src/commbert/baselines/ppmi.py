@@ -100,11 +100,10 @@ def ppmi_vectors(
     Reference: Levy, Goldberg & Dagan 2015, doi:10.1162/tacl_a_00134, section 3.3 (eigenvalue weighting p = 0.5).
     """
     matrix = ppmi(counts, context_smoothing=context_smoothing, shift=shift)
-    has_row = np.diff(matrix.indptr) > 0
-    used = np.flatnonzero(has_row | (np.bincount(matrix.indices, minlength=len(has_row)) > 0))
+    n_entries = np.diff(matrix.indptr) + np.bincount(matrix.indices, minlength=matrix.shape[0])
+    used = np.flatnonzero(n_entries)
     factors = truncated_svd(csr_array(matrix[used][:, used]), dims, seed=seed)
     rows = factors.left * np.sqrt(factors.values)
-    rows[~has_row[used]] = 0.0
     vectors = np.zeros((n_words, len(factors.values)), np.float32)
     vectors[used] = unit_rows(rows, np.full(len(rows), np.linalg.norm(rows, axis=1).max(initial=0.0)))
     return WordVectors(vectors, factors.explained, matrix.nnz)
