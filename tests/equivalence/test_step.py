@@ -323,3 +323,29 @@ def test_a_window_is_masked_alike_in_batches_of_any_size():
     found = {k: v for step in range(13) for k, v in _masked_by_window(small, step).items()}
     assert len(found) == 26
     assert found == expected
+
+
+def named_gradient(model, at):
+    result, _ = gradient(model, at)
+    return result, {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in model.named_parameters()}
+
+
+def test_while_the_head_trains_alone_mlm_has_no_gradient_for_the_encoder():
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    both = {"objectives": {"mlm": 0.7, "contrastive": 0.3}}
+    _, plain = named_gradient(model, context(settings(**both)))
+    first, found = named_gradient(model, context(settings(head_only_steps=1, **both)))
+    _, without = named_gradient(model, context(settings(objectives={"mlm": 0.0, "contrastive": 0.3})))
+    head = {name for name in plain if name.startswith("mlm_")}
+    assert len(head) == 5
+    for name, value in found.items():
+        expected = plain[name] if name in head else without[name]
+        assert torch.allclose(value, expected, rtol=1e-10, atol=1e-14), name
+    assert first.mlm_loss > 0
+
+
+def test_after_its_steps_the_head_trains_with_the_encoder_again():
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    _, plain = gradient(model, context(settings()), step=1)
+    _, found = gradient(model, context(settings(head_only_steps=1)), step=1)
+    assert error(found, plain) == 0.0

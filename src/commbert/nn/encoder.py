@@ -39,6 +39,8 @@ class Reading:
     """The first p of ``tokens`` are hidden ones, to be predicted as these."""
     is_stand_in: bool = False
     """No token is hidden: ``labels`` are predicted from nothing, for a loss that uses the head and must not count."""
+    trains_head_only: bool = False
+    """The MLM loss has a gradient for the head's own parameters, none for encoder and embeddings."""
 
 
 class Output(NamedTuple):
@@ -131,8 +133,11 @@ class Bert(nn.Module):
         if labels is None or not len(labels):
             return Output(None, x)
         n = 0 if reading.is_stand_in else len(labels)
-        features = self.mlm_features(torch.zeros_like(x[:1]) if reading.is_stand_in else x[:n])
-        return Output(mlm_loss_sum(features, self.word_embeddings.weight, self.mlm_bias, labels), x[n:].clone())
+        hidden, embeddings = x[:n], self.word_embeddings.weight
+        if reading.trains_head_only:
+            hidden, embeddings = hidden.detach(), embeddings.detach()
+        features = self.mlm_features(torch.zeros_like(x[:1]) if reading.is_stand_in else hidden)
+        return Output(mlm_loss_sum(features, embeddings, self.mlm_bias, labels), x[n:].clone())
 
     def hidden_states(self, packed: Packed, tokens: Int[Tensor, "r"] | None = None) -> Float[Tensor, "r_or_t h"]:
         """Return the last layer's output at ``tokens``, or at all of them."""

@@ -154,6 +154,10 @@ class TrainingSettings(Section):
     """Optimizer and schedule."""
     trainable: Literal["all", "mlm_head"] = "all"
     """``mlm_head`` freezes encoder and embeddings: the honest MLM baseline for a base model without a head."""
+    head_only_steps: Annotated[int, Field(ge=0)] = 0
+    """In so many first steps the MLM loss trains its head alone: the gradient of a head that was drawn anew is noise,
+    and distorts what the encoder knows (Kumar et al. 2022, arXiv:2202.10054). The pair loss trains the encoder all
+    along."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
     """Passes over the stream named by ``epoch``."""
     epoch: Literal["windows", "pairs", "longer"] = "windows"

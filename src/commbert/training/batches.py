@@ -217,7 +217,8 @@ def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBat
     # Held are whole rounds of parts, so that all processes do the same at the same time.
     with_words = np.flatnonzero(np.diff(word_edges))
     first_held = with_words[0] // world_size * world_size if len(with_words) else len(edges)
-    maker = _PartMaker(context, masked, lengths, word_ids, word_lengths, is_even)
+    trains_head_only = step < settings.head_only_steps
+    maker = _PartMaker(context, masked, lengths, word_ids, word_lengths, is_even, trains_head_only)
     own = range(processes.rank, len(edges) - 1, world_size)
     parts = [maker.part(p, edges[p], edges[p + 1], is_held=p >= first_held) for p in own]
     if is_even:
@@ -275,6 +276,7 @@ class _PartMaker:
     word_ids: Ints
     word_lengths: Ints
     is_even: bool
+    trains_head_only: bool
 
     def part(self, number: int, start: int, stop: int, *, is_held: bool) -> Part | None:
         """Pack the sequences from start to stop: windows first, then words; None if there is none."""
@@ -313,8 +315,10 @@ class _PartMaker:
     def _reading(self, tokens: Ints, labels: Ints) -> Reading:
         if self.is_even and not len(labels):
             # Where weights are sharded, all processes use the same ones at the same time.
-            return Reading(torch.from_numpy(tokens), torch.zeros(1, dtype=torch.int64), is_stand_in=True)
-        return Reading(torch.from_numpy(tokens), torch.from_numpy(labels))
+            labels, is_stand_in = np.zeros(1, np.int64), True
+        else:
+            is_stand_in = False
+        return Reading(torch.from_numpy(tokens), torch.from_numpy(labels), is_stand_in, self.trains_head_only)
 
 
 @contextmanager
