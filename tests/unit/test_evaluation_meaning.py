@@ -376,3 +376,14 @@ def test_one_vector_for_everything_has_no_correlation():
 def test_no_rows_have_no_correlation():
     found = similarity_correlation(_embedder({}), [], n_resamples=10, seed=0)
     assert found.spearman.as_dict() == {"value": None, "low": None, "high": None, "n": 0}
+
+
+def test_only_words_with_a_counterpart_need_neighbours():
+    words = ["ul_grant", "mac", "dl_grant", "tx", "ul_x"]
+    opposites = [("ul", "dl"), ("tx", "rx")]
+    asked = meaning.words_with_opposites(words, opposites)
+    assert asked.tolist() == [0, 2]
+    nearest = np.full(len(words), -1)
+    nearest[asked] = [2, 1]
+    found = meaning.opposites_rate(words, nearest, opposites)
+    assert (found.rate, found.n, found.mutual_rate) == (0.5, 2, 0.0)

@@ -191,22 +191,20 @@ class OppositesRate:
     """Up to 10 words whose nearest word is their opposite, with it; in the order of the words."""
 
 
+def words_with_opposites(words: Sequence[str], opposites: Sequence[Pair]) -> Ints:
+    """Return the indices of the words whose counterpart is among the words: only their neighbours need be known."""
+    return np.array(sorted({i for i, _ in _opposite_words(words, opposites)}), np.int64)
+
+
 def opposites_rate(words: Sequence[str], nearest: Ints, opposites: Sequence[Pair]) -> OppositesRate:
     """Count the words whose nearest neighbour differs from them by one opposite part.
 
     Args:
         words: The vocabulary, each word once; parts lie between underscores and digits.
-        nearest: [n_words] index of the nearest other word.
+        nearest: [n_words] index of the nearest other word; only those of ``words_with_opposites`` are looked at.
         opposites: Pairs of parts.
     """
-    of_part: dict[str, list[str]] = {}
-    for a, b in opposites:
-        of_part.setdefault(a, []).append(b)
-        of_part.setdefault(b, []).append(a)
-    index = {word: i for i, word in enumerate(words)}
-    pairs: set[tuple[int, int]] = set()
-    for i, word in enumerate(words):
-        pairs |= {(i, index[other]) for other in _counterparts(word, of_part) if other in index}
+    pairs = _opposite_words(words, opposites)
     found = [(i, j) for i, j in sorted(pairs) if nearest[i] == j]
     n, n_pairs = len({i for i, _ in pairs}), len(pairs) // 2
     n_mutual = sum(i < j and nearest[j] == i for i, j in found)
@@ -217,6 +215,18 @@ def opposites_rate(words: Sequence[str], nearest: Ints, opposites: Sequence[Pair
         n_pairs=n_pairs,
         examples=[(words[i], words[j]) for i, j in found[:_EXAMPLES]],
     )
+
+
+def _opposite_words(words: Sequence[str], opposites: Sequence[Pair]) -> set[tuple[int, int]]:
+    """Return both orders of all pairs of words that differ by one opposite part, by index."""
+    of_part: dict[str, list[str]] = {}
+    for a, b in opposites:
+        of_part.setdefault(a, []).append(b)
+        of_part.setdefault(b, []).append(a)
+    index = {word: i for i, word in enumerate(words)}
+    return {
+        (i, index[other]) for i, word in enumerate(words) for other in _counterparts(word, of_part) if other in index
+    }
 
 
 def _counterparts(word: str, of_part: dict[str, list[str]]) -> Iterator[str]:

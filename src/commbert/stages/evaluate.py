@@ -414,10 +414,12 @@ def _opposites(case: _Case) -> dict[str, Any] | None:
     if isinstance(case.space, ByFrequency):
         return None
     ids = case.words.candidates
-    nearest, _ = geometry.neighbours(case.space.vectors_of(ids), 1)
-    pairs = meaning.read_opposites(case.data.opposites)
-    found = meaning.opposites_rate([case.words.text[i] for i in ids], nearest[:, 0], pairs)
-    return _told(vars(found))
+    words, pairs = [case.words.text[i] for i in ids], meaning.read_opposites(case.data.opposites)
+    asked = meaning.words_with_opposites(words, pairs)
+    nearest = np.full(len(words), -1, np.int64)
+    if len(words) > 1:
+        nearest[asked] = geometry.neighbours(case.space.vectors_of(ids), 1, queries=asked)[0][:, 0]
+    return _told(vars(meaning.opposites_rate(words, nearest, pairs)))
 
 
 def _neighbours(case: _Case) -> dict[str, list[list[Any]]]:
