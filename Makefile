@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fast benchmark benchmark-data data train evaluate report smoke dry-run html schema lock unlock clean
+.PHONY: help run test check fast benchmark benchmark-data data train evaluate report sweep smoke dry-run html schema lock unlock clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -41,6 +41,8 @@ evaluate: $(VENV)/.run   ## up to the figures
 	$(SMK) $(ARGS) evaluate
 report: $(VENV)/.run     ## up to reports/final_training_report.md
 	$(SMK) $(ARGS) report
+sweep: $(VENV)/.run      ## ablations of the default run into results/sweep/reports/sweep.html (hours; ARGS="--configfile ...")
+	$(SMK) --directory results/sweep --configfile config.yaml resources/presets/sweep.yaml $(ARGS) -- sweep
 smoke: $(VENV)/.run      ## the whole workflow in a minute, in a folder of its own
 	$(SMK) --directory results/smoke --configfile config.yaml resources/presets/smoke.yaml $(ARGS)
 dry-run: $(VENV)/.run    ## what would run, and why
