@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from commbert import tables
 from commbert.evaluation.bootstrap import (
@@ -16,6 +15,7 @@ from commbert.evaluation.bootstrap import (
     auc_resamples,
     estimate,
     mean_resamples,
+    spearman,
     spearman_resamples,
 )
 
@@ -121,7 +121,7 @@ def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> tupl
         return None
     n = len(column.value)
     if name == CORRELATION:
-        value = float(spearmanr(column.value, column.weight).statistic)
+        value = float(spearman(column.value[None], column.weight[None])[0])
         return value, spearman_resamples(column.value, column.weight, **options), n
     weights = column.weight if name in RATIOS else None
     bottom = column.weight.sum() if name in RATIOS else n
