@@ -103,7 +103,7 @@ def pair_figures(rungs: Sequence[str]) -> list[str]:
 
 
 def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> tuple[float, Floats, int] | None:
-    """Return (value, resamples, items) of a figure; None if the scores lack it.
+    """Return (value, resamples, items) of a figure; None if the scores lack it, or it is a correlation of a constant.
 
     Args:
         scores: A model's scores.
@@ -122,7 +122,7 @@ def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> tupl
     n = len(column.value)
     if name == CORRELATION:
         value = float(spearman(column.value[None], column.weight[None])[0])
-        return value, spearman_resamples(column.value, column.weight, **options), n
+        return None if np.isnan(value) else (value, spearman_resamples(column.value, column.weight, **options), n)
     weights = column.weight if name in RATIOS else None
     bottom = column.weight.sum() if name in RATIOS else n
     draws = mean_resamples(column.value, column.cluster, weights=weights, **options)
