@@ -1,13 +1,16 @@
 """What ablations, seeds and the sweep make, and what they leave as it is: plans from nothing, without running."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from commbert.settings.base import merged
 from commbert.settings.config import load
-from workflow_case import tiny_config, write_config
+from workflow_case import REPO, snakemake, tiny_config, write_config
 
 Plan = Callable[..., set[tuple[str, str]]]
 DATA = {"tokenizer", "windows", "list_windows", "draw", "pairs"}
@@ -111,3 +114,15 @@ def test_a_point_in_the_name_of_a_run_stands_for_itself(planned: Any) -> None:
     assert planned({"v1.0": {}}, "results/runs/v1.0/training.json")["train_run"] == {"v1.0"}
     with pytest.raises(MissingRuleException):
         planned({"v1.0": {}}, "results/runs/v1x0/training.json")
+
+
+@pytest.mark.parametrize("preset", ["sweep.yaml", "smoke.yaml", "paper.yaml"])
+def test_the_sweep_of_every_preset_is_planned(preset: str) -> None:
+    files = ["config.yaml", f"resources/presets/{preset}"]
+    done = snakemake(REPO, "-n", "--configfile", *files, "-q", "rules", "--", "sweep", cores=1)
+    assert done.returncode == 0, done.stderr
+    config = load(merged(*(yaml.safe_load((REPO / file).read_text(encoding="utf-8")) for file in files)))
+    rows = list(config.swept_runs.values())
+    trained = re.findall(r"^train_run +([0-9]+)$", done.stdout + done.stderr, re.MULTILINE)
+    assert set(map(int, trained)) == {len(rows) * len(config.sweep.seeds)}
+    assert len(rows) == (28 if preset == "sweep.yaml" else 1)
