@@ -54,7 +54,7 @@ def test_a_run_with_another_seed_has_that_seed_and_all_else_of_the_run():
 
 def test_the_seed_of_a_name_counts_more_than_that_of_the_run():
     found = loaded({"final": {"training": {"seed": 5}}})
-    assert [found.training_of(run).seed for run in ("final", "final@6")] == [5, 6]
+    assert [found.training_of(run).seed for run in ("final", "final@6", "final@0")] == [5, 6, 0]
     assert [found.with_seed("final", seed) for seed in (5, 6)] == ["final", "final@6"]
 
 

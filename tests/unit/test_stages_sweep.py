@@ -144,9 +144,9 @@ def test_a_reference_that_lacks_a_figure_leaves_the_others_without_a_difference(
 
 def test_a_figure_that_one_seed_lacks_is_not_told_of_the_others(swept, tmp_path):
     broken = _row(tmp_path / "other", 2.0)
-    scores = _scores(2.0, 1)
+    scores = _scores(2.0, 2)
     scores[GENERAL] = Column(*(getattr(scores[GENERAL], f) for f in ("item", "cluster")), np.ones(N), np.arange(N) / N)
-    _evaluation(tmp_path / "other" / "1", scores)  # a collapsed model: its correlation is no number
+    _evaluation(tmp_path / "other" / "2", scores)  # a collapsed model: its correlation is no number
     result = swept({"final": _row(tmp_path / "final", 1.0), "other": broken})
     cells = result["rows"][1]["cells"]
     assert (cells[GENERAL]["found"], cells[GENERAL]["difference"]) == (None, None)
