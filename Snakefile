@@ -1,6 +1,7 @@
 # commbert: from a tree of telecom source code to an embedding model that knows its words.
 # Stages are plain commands (`commbert --help`); this file says what depends on what.
 import os
+import re
 import sys
 
 from snakemake.exceptions import WorkflowError
@@ -38,7 +39,7 @@ os.environ.update(
 
 
 wildcard_constraints:
-    run=f"({'|'.join(CONFIG.runs)})(@[0-9]+)?",
+    run=f"({'|'.join(map(re.escape, CONFIG.runs))})(@[0-9]+)?",
     source="[A-Za-z0-9._-]+",
 
 

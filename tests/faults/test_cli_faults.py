@@ -1,14 +1,9 @@
-import contextlib
 import hashlib
-import io
 import json
-import logging
 import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import zipfile
 from itertools import pairwise
 from pathlib import Path
@@ -19,7 +14,8 @@ import pytest
 import data_case
 import tiny
 import tiny_stages
-from commbert import cli, tables
+from cli_case import assert_refused, commbert
+from commbert import tables
 from commbert.corpus.sources import files_of, selection_of
 from commbert.settings.corpus import PathSource, SplitSettings
 from commbert.stages.draw import DRAWN
@@ -33,27 +29,6 @@ UNPRIVILEGED = (
 needs_permissions = pytest.mark.skipif(
     bool(UNPRIVILEGED) and shutil.which("setpriv") is None, reason="root reads everything and there is no setpriv"
 )
-
-
-def commbert(*args, prefix=(), **options):
-    """Run the command; in a process of its own where the test asks for one by its options, else in this one."""
-    command = ["-m", "commbert", *map(str, args)]
-    if prefix or options:
-        command = [*prefix, sys.executable, *command]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
-    logger, stderr, argv = logging.getLogger("commbert"), io.StringIO(), sys.argv
-    before = logger.handlers, logger.level, logger.propagate
-    logger.handlers = []
-    try:
-        sys.argv = command[1:]
-        with contextlib.redirect_stderr(stderr), pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        sys.argv = argv
-        for handler in logger.handlers:
-            handler.close()
-        logger.handlers, logger.level, logger.propagate = before
-    return subprocess.CompletedProcess(command, ended.value.code, "", stderr.getvalue())
 
 
 def path_source(path, **changes):
@@ -85,16 +60,6 @@ def read_and_gather(out, *sources, folder):
         done = ingest(folder / source["name"], shard(source))
         assert done.returncode == 0, done.stderr
     return gather(out, *sources, folder=folder)
-
-
-def assert_refused(done, out, *expected):
-    """Exit code 1, a message that names what is wrong, no traceback, and no output."""
-    assert done.returncode == 1, done.stderr
-    for text in expected:
-        assert text in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "unexpected error" not in done.stderr
-    assert not out.exists() or [p for p in out.rglob("*") if p.is_file()] == []
 
 
 @pytest.fixture

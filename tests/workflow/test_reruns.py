@@ -16,11 +16,13 @@ pytestmark = pytest.mark.slow  # they share one run of the whole workflow, a min
 AFTER_AVERAGE = {"evaluate_run", "report_run"}
 AFTER_TRAINING = {"average_run", *AFTER_AVERAGE}
 AFTER_MODEL = {"train_run", *AFTER_TRAINING}
-AFTER_WINDOWS = {*AFTER_MODEL, "evaluate_base"}
+BESIDE = {"evaluate_base", "evaluate_vectors", "evaluate_frequency"}
+AFTER_WINDOWS = {*AFTER_MODEL, *BESIDE}
 WINDOWS = {"windows", "list_windows", *AFTER_WINDOWS}
-AFTER_TOKENIZER = {*WINDOWS, "pairs", "model"}
+AFTER_TOKENIZER = {*WINDOWS, "pairs", "model", "baseline"}
 AFTER_WORDS = {"tokenizer", "draw", *AFTER_TOKENIZER}
-AFTER_CORPUS = {"words", *AFTER_WORDS}
+TEXTS = {"acronyms", "functions"}
+AFTER_CORPUS = {"words", *TEXTS, *AFTER_WORDS}
 AFTER_INGEST = {"corpus", "lex", *AFTER_CORPUS}
 DATA = {"ingest", "lex", "corpus", "words", "tokenizer", "windows", "list_windows", "draw", "pairs"}
 
@@ -48,12 +50,14 @@ MATRIX = [
     ("words.english_words", 9000, {"words", *AFTER_WORDS}),
     ("tokenizer.max_new_words", 5, {"tokenizer", *AFTER_TOKENIZER}),
     ("windows.stride", 2, WINDOWS),
-    ("pairs.english_negatives", 2, {"draw", "pairs", *AFTER_WINDOWS}),
+    ("pairs.english_negatives", 2, {"draw", "pairs", "baseline", *AFTER_WINDOWS}),
     ("model.embedding_init", "normal", {"model", *AFTER_MODEL}),
     ("model.average_with_base", 0.3, AFTER_TRAINING),
     ("training.max_steps", 5, AFTER_MODEL),
     ("training.validate_every_steps", "epoch", AFTER_MODEL),
-    ("evaluation.windows", 21, {"evaluate_base", *AFTER_AVERAGE}),
+    ("evaluation.windows", 21, {*BESIDE, *AFTER_AVERAGE}),
+    ("evaluation.bootstrap", 101, {*BESIDE, *AFTER_AVERAGE}),
+    ("sweep.seeds", [1], set()),
     ("report.compare_with", ["base"], {"report_run"}),
     ("runtime.processes", 2, set()),
     ("runtime.checkpoint_every_s", 5.0, set()),
@@ -87,6 +91,23 @@ def test_a_changed_run_leaves_the_other_runs_alone(run_copy: Path, plan: Callabl
     before = plan(run_copy, targets=("results/runs/final/evaluation.json", "results/runs/other/evaluation.json"))
     assert before == set()
     assert plan(run_copy) == {"model", *AFTER_MODEL}
+
+
+def test_a_run_with_its_own_tokenizer_leaves_the_shared_tables_alone(
+    run_copy: Path, plan_jobs: Callable[..., set[tuple[str, str]]]
+) -> None:
+    change_config(run_copy, lambda config: config["runs"].update({"keep": {"tokenizer": {"mode": "keep"}}}))
+    jobs = plan_jobs(run_copy)
+    assert {rule for rule, _ in jobs} == {
+        "tokenizer",
+        "windows",
+        "list_windows",
+        "draw",
+        "pairs",
+        "model",
+        *AFTER_MODEL,
+    }
+    assert all(wildcards.startswith(("/variants/tokenizer-", "keep")) for _, wildcards in jobs)
 
 
 def test_an_edited_source_reruns_the_ingestion(run_copy: Path, plan: Callable[..., set[str]]) -> None:
@@ -222,7 +243,7 @@ def test_a_deleted_intermediate_file_reruns_nothing(run_copy: Path, plan: Callab
     [
         ("data", {"base", *DATA}),
         ("train", {"base", *DATA, "model", "train_run", "average_run"}),
-        ("reports/final_training_report.md", {"base", *DATA, "model", *AFTER_WINDOWS}),
+        ("reports/final_training_report.md", {"base", *DATA, "model", "baseline", *TEXTS, *AFTER_WINDOWS}),
     ],
 )
 def test_a_target_plans_its_stages_from_nothing(

@@ -13,7 +13,7 @@ SHARED = dict(variant="")
 
 
 wildcard_constraints:
-    shard="|".join(SHARDS),
+    shard="|".join(map(re.escape, SHARDS)),
     variant=f"({'|'.join(VARIANTS)})",  # in brackets, for an empty text would be no constraint
 
 

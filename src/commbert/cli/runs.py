@@ -158,7 +158,11 @@ def evaluate(
         if by_frequency:
             subjects.append(stage.FrequencySubject())
         if len(subjects) != 1:
-            raise SettingsError("expected one of --model, --vectors and --by-frequency. Give one of them.")
+            raise SettingsError(
+                f"expected one of --model, --vectors and --by-frequency, found {len(subjects)}. Give one of them."
+            )
+        _one_of("--pooling", pooling, ("mean", "cls"))
+        _one_of("--split", split, ("test", "validation"))
         return stage.run(
             parsed(EvaluationSettings, settings, "evaluation"),
             subject=subjects[0],
@@ -252,12 +256,14 @@ def sweep(
 
         rows = {
             name: stage.SweptRun(
-                row["changes"],
-                [runs / run / "validation.json" for run in row["runs"]],
-                [runs / run / "training.json" for run in row["runs"]],
+                changes,
+                [runs / run / "validation.json" for run in names],
+                [runs / run / "training.json" for run in names],
             )
-            for name, row in json.loads(plan).items()
+            for name, (changes, names) in _rows_of(plan).items()
         }
+        if "base" not in (other or []):
+            raise SettingsError("--other: expected base among the baselines, found none. Give --other base.")
         reference = next(iter(rows))
         return stage.run(
             parsed(EvaluationSettings, settings, "evaluation"),
@@ -269,6 +275,26 @@ def sweep(
         )
 
     run_stage("sweep", log, usage, work)
+
+
+def _one_of(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise SettingsError(f"{option}: expected {' or '.join(known)}, found {value!a}. Give one of them.")
+
+
+def _rows_of(plan: str) -> dict[str, tuple[dict[str, Any], list[str]]]:
+    """Return what each row of a sweep changes, and its runs."""
+    try:
+        rows = {
+            name: (dict(row["changes"]), [str(run) for run in row["runs"]]) for name, row in json.loads(plan).items()
+        }
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise SettingsError(
+            f"--plan: expected JSON of rows with changes and runs, found {plan[:60]!a} ({error})."
+        ) from error
+    if not rows or not all(runs for _, runs in rows.values()):
+        raise SettingsError("--plan: expected at least one row, each with at least one run, found none. Add runs.")
+    return rows
 
 
 @app.command()

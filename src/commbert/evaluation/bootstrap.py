@@ -88,10 +88,18 @@ def ap_resamples(positive: Floats, negative: Floats, clusters: Ints, *, n_resamp
 def spearman_resamples(values: Floats, grades: Floats, *, n_resamples: int, seed: int) -> Floats:
     """Return Spearman's correlation of two columns [n] in each resample of their rows."""
     rows = np.random.default_rng([seed, 7]).integers(0, len(values), (n_resamples, len(values)))
-    ranks = [rankdata(column[rows], axis=1) for column in (values, grades)]
-    a, b = (r - r.mean(1, keepdims=True) for r in ranks)
+    return spearman(values[rows], grades[rows])
+
+
+def spearman(a: Floats, b: Floats) -> Floats:
+    """Return Spearman's correlation of each row of two arrays [rows, n]; NaN where one side is constant.
+
+    scipy's own takes one sample at a time and warns of constant ones; mean ranks are its own.
+    """
+    ranks = [rankdata(side, axis=1) for side in (a, b)]
+    x, y = (r - r.mean(1, keepdims=True) for r in ranks)
     with np.errstate(invalid="ignore"):
-        return np.asarray((a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1)))
+        return np.asarray((x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1)))
 
 
 def _tallies(

@@ -11,11 +11,10 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from scipy.stats import rankdata
 from torch import Tensor
 
 from commbert.errors import DataError
-from commbert.evaluation.bootstrap import Estimate, estimate, resample_weights
+from commbert.evaluation.bootstrap import Estimate, estimate, resample_weights, spearman
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -266,16 +265,5 @@ def similarity_correlation(
     # A resample of n pairs as n rows: row i as often as it was drawn.
     items = np.tile(np.arange(len(rows)), n_resamples)
     chosen = np.repeat(items, drawn.ravel()).reshape(n_resamples, len(rows))
-    value = float(_spearman(cosine[None], relation[None])[0])
-    return SimilarityCorrelation(cosine, estimate(value, _spearman(cosine[chosen], relation[chosen]), len(rows)))
-
-
-def _spearman(a: Floats, b: Floats) -> Floats:
-    """Return Spearman's correlation of each row; NaN where one side is constant.
-
-    scipy's own takes one sample at a time and warns of constant ones; mean ranks are its own.
-    """
-    ranks = [rankdata(side, axis=1) for side in (a, b)]
-    x, y = (r - r.mean(1, keepdims=True) for r in ranks)
-    with np.errstate(invalid="ignore"):
-        return np.asarray((x * y).sum(1) / np.sqrt((x * x).sum(1) * (y * y).sum(1)))
+    value = float(spearman(cosine[None], relation[None])[0])
+    return SimilarityCorrelation(cosine, estimate(value, spearman(cosine[chosen], relation[chosen]), len(rows)))

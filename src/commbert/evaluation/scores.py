@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from commbert import tables
 from commbert.evaluation.bootstrap import (
@@ -16,6 +15,7 @@ from commbert.evaluation.bootstrap import (
     auc_resamples,
     estimate,
     mean_resamples,
+    spearman,
     spearman_resamples,
 )
 
@@ -103,7 +103,7 @@ def pair_figures(rungs: Sequence[str]) -> list[str]:
 
 
 def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> tuple[float, Floats, int] | None:
-    """Return (value, resamples, items) of a figure; None if the scores lack it.
+    """Return (value, resamples, items) of a figure; None if the scores lack it, or it is a correlation of a constant.
 
     Args:
         scores: A model's scores.
@@ -121,8 +121,8 @@ def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> tupl
         return None
     n = len(column.value)
     if name == CORRELATION:
-        value = float(spearmanr(column.value, column.weight).statistic)
-        return value, spearman_resamples(column.value, column.weight, **options), n
+        value = float(spearman(column.value[None], column.weight[None])[0])
+        return None if np.isnan(value) else (value, spearman_resamples(column.value, column.weight, **options), n)
     weights = column.weight if name in RATIOS else None
     bottom = column.weight.sum() if name in RATIOS else n
     draws = mean_resamples(column.value, column.cluster, weights=weights, **options)

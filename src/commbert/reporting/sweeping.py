@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from commbert.reporting.escaping import visible
 from commbert.reporting.figures import COLOURS, STYLE, svg
 
 
@@ -57,14 +58,16 @@ def gains(figures: Mapping[str, Mapping[str, Any] | None], base: Mapping[str, fl
 
 
 def pareto_front(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of points that no other one beats in domain gain without a greater general loss."""
-    front: list[str] = []
-    best = float("-inf")
-    for point in sorted(points, key=lambda p: (p["general_loss"], -p["domain_gain"])):
-        if point["domain_gain"] > best:
-            best = point["domain_gain"]
-            front.append(point["name"])
-    return front
+    """Return the names of points that no other one beats in domain gain or general loss and equals in the other."""
+    front: list[Mapping[str, Any]] = []
+    for point in sorted(points, key=_by_loss):
+        if not front or point["domain_gain"] > front[-1]["domain_gain"] or _by_loss(point) == _by_loss(front[-1]):
+            front.append(point)
+    return [point["name"] for point in front]
+
+
+def _by_loss(point: Mapping[str, Any]) -> tuple[float, float]:
+    return point["general_loss"], -point["domain_gain"]
 
 
 def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, Any]], reference: str) -> str:
@@ -80,7 +83,7 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
                 point["general_loss"], point["domain_gain"], "o", color=colour, markersize=8 if is_reference else 5
             )
             axes.annotate(
-                point["name"],
+                visible(point["name"]),
                 (point["general_loss"], point["domain_gain"]),
                 xytext=(4, 3),
                 textcoords="offset points",
@@ -89,7 +92,14 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
             )
         if curve:
             x, y = [p["general_loss"] for p in curve], [p["domain_gain"] for p in curve]
-            axes.plot(x, y, "-x", color=COLOURS[2], linewidth=1.2, label=f"{reference}, averaged with the start model")
+            axes.plot(
+                x,
+                y,
+                "-x",
+                color=COLOURS[2],
+                linewidth=1.2,
+                label=f"{visible(reference)}, averaged with the start model",
+            )
             for point in curve:
                 place = (point["general_loss"], point["domain_gain"])
                 axes.annotate(f"{point['share']:g}", place, xytext=(3, -9), textcoords="offset points", fontsize=7)

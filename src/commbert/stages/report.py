@@ -59,7 +59,8 @@ def run(name: str, *, config: str, inputs: ReportInputs, outputs: ReportOutputs)
         model=read_manifest(inputs.model)["about"],
         evaluation=evaluation,
         others={column: read_json(path) for column, path in inputs.others.items()},
-        columns=json.loads(config)["report"]["compare_with"],
+        # A run that others are compared with is no column beside itself.
+        columns=[column for column in json.loads(config)["report"]["compare_with"] if column in inputs.others],
         differences={
             column: _differences(inputs.evaluation, path, evaluation) for column, path in inputs.others.items()
         },

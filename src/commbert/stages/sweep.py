@@ -73,6 +73,7 @@ def run(
         for share, path in sorted(averages.items())
         if (point := gains({k: {"value": d.value} for k, d in _draws(path, settings).items()}, base)) is not None
     ]
+    read = [*(p for row in runs.values() for p in row.evaluations), *others.values(), *averages.values()]
     context = {
         "reference": reference,
         "columns": [vars(figure) for figure in FIGURES],
@@ -81,7 +82,7 @@ def run(
         "front": pareto_front(points),
         "curve": curve,
         "settings": settings.model_dump(mode="json"),
-        "inputs": digest(*(read_json(p)["inputs"] for row in runs.values() for p in row.evaluations)),
+        "inputs": digest(*(read_json(path)["inputs"] for path in read)),
         "environment": environment(),
     }
     picture = pareto_figure(points, curve, reference)
@@ -107,14 +108,18 @@ def _row(
 ) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for figure in FIGURES:
-        ours = [d[figure.key] for d in found if figure.key in d]
-        theirs = [d[figure.key] for d in reference if figure.key in d]
+        ours, theirs = _of_all_seeds(found, figure.key), _of_all_seeds(reference, figure.key)
         value = over_seeds(ours, seed=settings.seed)
         # One model against several seeds of the reference: it stands for each of them.
         same = ours * len(theirs) if len(ours) == 1 else ours
         change = None if name == reference_name else over_seeds(same, theirs, seed=settings.seed)
         cells[figure.key] = cell(vars(value) if value else None, vars(change) if change else None, figure)
     return {"name": name, "cells": cells}
+
+
+def _of_all_seeds(found: Sequence[dict[str, Draws]], key: str) -> list[Draws]:
+    """Return a figure of each seed; nothing if a seed lacks it, for the seeds of two runs are compared in order."""
+    return [d[key] for d in found] if all(key in d for d in found) else []
 
 
 def _points(rows: Sequence[dict[str, Any]], base: Mapping[str, float]) -> list[dict[str, Any]]:
