@@ -125,4 +125,6 @@ def test_the_sweep_of_every_preset_is_planned(preset: str) -> None:
     rows = list(config.swept_runs.values())
     trained = re.findall(r"^train_run +([0-9]+)$", done.stdout + done.stderr, re.MULTILINE)
     assert set(map(int, trained)) == {len(rows) * len(config.sweep.seeds)}
-    assert len(rows) == (28 if preset == "sweep.yaml" else 1)
+    ablations = [name for name, run in config.runs.items() if run.ablation]
+    assert len(rows) == 1 + len(ablations)
+    assert (len(ablations) > 20) == (preset == "sweep.yaml")
