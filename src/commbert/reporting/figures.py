@@ -59,7 +59,7 @@ def _validation_axes(axes: Any, validations: Sequence[dict[str, Any]]) -> None:
 
 def comparison_figure(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     """Return the figures of all columns with their intervals, one line per figure; only those between 0 and 1."""
-    shown = [r for r in rows if not r["key"].startswith("mlm_loss")]
+    shown = [r for r in rows if "mlm_loss" not in r["key"]]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 0.55 * len(shown) + 1.2), layout="constrained")
         axes = figure.subplots()
