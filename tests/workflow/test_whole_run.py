@@ -56,7 +56,7 @@ def test_every_stage_of_the_run_has_its_time_in_the_report(finished_run: Path) -
     } <= stages
     for stage in ("ingest", "lex", "windows", "draw"):  # of a shard
         assert any(name.split()[0] == stage for name in stages), stage
-    assert {"evaluate base", "evaluate final", "evaluate other"} <= stages
+    assert {"evaluation base", "evaluation final", "evaluation other"} <= stages
 
 
 def test_what_came_in_is_what_was_used_or_skipped(finished_run: Path) -> None:
