@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from commbert.evaluation.scores import Column
-from commbert.evaluation.seeds import Draws, draws_of, over_seeds
+from commbert.evaluation.scores import Column, Draws, draws_of
+from commbert.evaluation.seeds import over_seeds
 
 
 def _draws(rng, value, n=40, n_resamples=200):

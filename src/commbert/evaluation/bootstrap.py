@@ -1,7 +1,8 @@
 """Bootstrap intervals by cluster; equal clusters and seed give equal resamples, so differences can be paired."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,12 @@ class Estimate:
 
     def as_dict(self) -> dict[str, float | int | None]:
         """Return JSON-ready fields; a figure of nothing is None."""
-        return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in vars(self).items()}
+        return json_ready(vars(self))
+
+
+def json_ready(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values for JSON: a figure of nothing is None."""
+    return {name: None if isinstance(v, float) and np.isnan(v) else v for name, v in values.items()}
 
 
 def resample_weights(clusters: Ints, n_resamples: int, seed: int) -> tuple[Ints, NDArray[np.int32]]:

@@ -1,7 +1,7 @@
 """What a model knows about functions of held-out files: words that stand in one function, and briefs that tell them."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,8 @@ from torch import Tensor
 from commbert import tables
 from commbert.arrays import distinct
 from commbert.counters import bits, key
+from commbert.evaluation.meaning import Embed
 from commbert.evaluation.retrieval import Floats, Ints, Partners, partners_in_groups
-
-Embed = Callable[[Sequence[str]], Float[Tensor, "n h"]]
-"""From texts to unit vectors, float32; cuts off what is longer than the model reads."""
 
 MAX_CANDIDATES = 1000
 MAX_WORDS = 64

@@ -11,12 +11,10 @@ from tokenizers import Encoding, Tokenizer
 
 from commbert.errors import DataError
 from commbert.nn.encoder import Bert
-from commbert.nn.measures import mlm_scores
+from commbert.nn.measures import MASK_RATE, mlm_scores
 from commbert.nn.packing import SpecialIds
 
 Floats = NDArray[np.float64]
-MASK_RATE = 0.15
-"""As in Devlin et al. 2019, arXiv:1810.04805, section 3.1."""
 
 
 @dataclass(frozen=True)

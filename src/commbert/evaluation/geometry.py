@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from scipy.stats import skew
 from torch import Tensor
 
+from commbert.evaluation.bootstrap import json_ready
+
 Ints = NDArray[np.int64]
 
 MAX_MEAN_COSINE = 0.9
@@ -163,7 +165,7 @@ class Geometry:
 
     def as_dict(self) -> dict[str, float | None]:
         """Return the figures by name; None where there is none."""
-        return {name: None if math.isnan(value) else value for name, value in vars(self).items()}
+        return json_ready(vars(self))
 
 
 def geometry(

@@ -10,13 +10,11 @@ from tokenizers import Tokenizer
 from commbert.evaluation.scores import Column
 from commbert.evaluation.unigram import unigram
 from commbert.nn.encoder import Bert
-from commbert.nn.measures import MlmScores, mlm_scores
+from commbert.nn.measures import MASK_RATE, MlmScores, mlm_scores
 from commbert.nn.packing import SpecialIds
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-
-MASK_RATE = 0.15
 
 
 def masked_scores(
@@ -28,7 +26,6 @@ def masked_scores(
     clusters: Ints,
     seed: int,
     device: torch.device,
-    prefix: str = "",
 ) -> tuple[dict[str, Column], MlmScores]:
     """Hide tokens and score them; also per character and per word, so that tokenizers compare fairly.
 
@@ -42,7 +39,6 @@ def masked_scores(
         clusters: [n_windows] what is resampled.
         seed: Decides which tokens are hidden.
         device: Where to compute.
-        prefix: Of the metrics' names.
     """
     found = mlm_scores(network, windows, specials, seed=seed, rate=MASK_RATE, device=device)
     item, cluster, ones = np.arange(len(found.label)), clusters[found.window], np.ones(len(found.label))
@@ -55,7 +51,7 @@ def masked_scores(
         "mlm_loss_per_char": (loss, characters(tokenizer, found.label)),
         "mlm_loss_per_word": (loss, _share_of_word(tokenizer, windows, found)),
     }
-    return {prefix + name: Column(item, cluster, value, weight) for name, (value, weight) in columns.items()}, found
+    return {name: Column(item, cluster, value, weight) for name, (value, weight) in columns.items()}, found
 
 
 def characters(tokenizer: Tokenizer, ids: Ints) -> Floats:
@@ -69,10 +65,10 @@ def _share_of_word(tokenizer: Tokenizer, windows: Sequence[Ints], found: MlmScor
     goes_on[[number for entry, number in tokenizer.get_vocab().items() if entry.startswith("##")]] = True
     ids = np.concatenate([np.asarray(w, np.int64) for w in windows])
     begins = ~goes_on[ids]
-    begins[np.cumsum([0, *(len(w) for w in windows)])[:-1]] = True
+    starts = np.cumsum([0, *map(len, windows)])[:-1]
+    begins[starts] = True
     word = np.cumsum(begins) - 1
     pieces = np.bincount(word)[word]
-    starts = np.cumsum([0, *(len(w) for w in windows)])[:-1]
     return np.asarray(1.0 / pieces[starts[found.window] + found.place])
 
 

@@ -236,6 +236,12 @@ def _counterparts(word: str, of_part: dict[str, list[str]]) -> Iterator[str]:
             yield "".join([*parts[:i], opposite, *parts[i + 1 :]])
 
 
+def similarity_cosines(embed: Embed, rows: Sequence[Similarity]) -> Floats:
+    """Return [n] the cosine of the two texts of each row."""
+    vectors = embed([text for row in rows for text in (row.a, row.b)]).double()
+    return np.asarray((vectors[0::2] * vectors[1::2]).sum(-1).numpy())
+
+
 @dataclass(frozen=True)
 class SimilarityCorrelation:
     """How the cosines of graded pairs follow the grades."""
@@ -258,8 +264,7 @@ def similarity_correlation(
     """
     if not rows:
         return SimilarityCorrelation(np.empty(0), estimate(math.nan, np.empty(0), 0))
-    vectors = embed([text for row in rows for text in (row.a, row.b)]).double()
-    cosine = (vectors[0::2] * vectors[1::2]).sum(-1).numpy()
+    cosine = similarity_cosines(embed, rows)
     relation = np.array([row.relation for row in rows])
     _, drawn = resample_weights(np.arange(len(rows)), n_resamples, seed)
     # A resample of n pairs as n rows: row i as often as it was drawn.

@@ -1,9 +1,9 @@
 """Scores of a model item by item, and the figures that follow from them: one function, so that any two compare."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,13 +97,22 @@ def read_scores(path: Path) -> Scores:
     }
 
 
+class Draws(NamedTuple):
+    """One figure of one model: its value and its resamples, equal resamples for equal seeds of evaluation."""
+
+    value: float
+    resamples: Floats
+    n: int
+    """Items."""
+
+
 def pair_figures(rungs: Sequence[str]) -> list[str]:
     """Return the names of all figures of rungs: of all pairs, of novel ones, of seen ones."""
     return [f"{kind}_{rung}{end}" for rung in rungs for kind in PAIR_STATISTICS for end in ("", "_novel", "_seen")]
 
 
-def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> tuple[float, Floats, int] | None:
-    """Return (value, resamples, items) of a figure; None if the scores lack it, or it is a correlation of a constant.
+def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> Draws | None:
+    """Return the draws of a figure; None if the scores lack it, or it is a correlation of a constant.
 
     Args:
         scores: A model's scores.
@@ -122,14 +131,14 @@ def resampled(scores: Scores, name: str, *, n_resamples: int, seed: int) -> tupl
     n = len(column.value)
     if name == CORRELATION:
         value = float(spearman(column.value[None], column.weight[None])[0])
-        return None if np.isnan(value) else (value, spearman_resamples(column.value, column.weight, **options), n)
+        return None if np.isnan(value) else Draws(value, spearman_resamples(column.value, column.weight, **options), n)
     weights = column.weight if name in RATIOS else None
     bottom = column.weight.sum() if name in RATIOS else n
     draws = mean_resamples(column.value, column.cluster, weights=weights, **options)
-    return float(column.value.sum() / bottom), draws, n
+    return Draws(float(column.value.sum() / bottom), draws, n)
 
 
-def _of_pairs(scores: Scores, kind: str, rung: str, options: dict[str, Any]) -> tuple[float, Floats, int] | None:
+def _of_pairs(scores: Scores, kind: str, rung: str, options: dict[str, Any]) -> Draws | None:
     ends = [end for end in STRATA if rung.endswith(f"_{end}")]
     rung = rung.removesuffix(f"_{ends[0]}") if ends else rung
     found = [(scores.get(f"{rung}_{e}:positive"), scores.get(f"{rung}_{e}:negative")) for e in ends or STRATA]
@@ -140,7 +149,7 @@ def _of_pairs(scores: Scores, kind: str, rung: str, options: dict[str, Any]) -> 
     cluster = np.concatenate([p.cluster for p, _ in both])
     statistic = PAIR_STATISTICS[kind]
     value = statistic(positive, negative, np.zeros(len(positive), np.int64), n_resamples=1, seed=0)
-    return float(value[0]), statistic(positive, negative, cluster, **options), len(positive)
+    return Draws(float(value[0]), statistic(positive, negative, cluster, **options), len(positive))
 
 
 def figure(scores: Scores, name: str, *, n_resamples: int, seed: int) -> Estimate | None:
@@ -153,6 +162,17 @@ def difference(ours: Scores, theirs: Scores, name: str, *, n_resamples: int, see
     """Return ours minus theirs with the interval of the paired difference; None if one of them lacks the figure."""
     a = resampled(ours, name, n_resamples=n_resamples, seed=seed)
     b = resampled(theirs, name, n_resamples=n_resamples, seed=seed)
-    if a is None or b is None or a[2] != b[2]:
+    return between(a, b)
+
+
+def draws_of(scores: Scores, names: Iterable[str], *, n_resamples: int, seed: int) -> dict[str, Draws]:
+    """Return the figures that the scores have."""
+    found = {name: resampled(scores, name, n_resamples=n_resamples, seed=seed) for name in names}
+    return {name: draws for name, draws in found.items() if draws is not None}
+
+
+def between(ours: Draws | None, theirs: Draws | None) -> Estimate | None:
+    """Return the paired difference; None if one lacks the figure, or they rest on different numbers of items."""
+    if ours is None or theirs is None or ours.n != theirs.n:
         return None
-    return estimate(a[0] - b[0], a[1] - b[1], a[2])
+    return estimate(ours.value - theirs.value, ours.resamples - theirs.resamples, ours.n)

@@ -5,17 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from commbert.evaluation.bootstrap import Floats, estimate
-from commbert.evaluation.scores import Scores, resampled
-
-
-@dataclass(frozen=True)
-class Draws:
-    """One figure of one model: its value and its resamples, equal resamples for equal seeds of evaluation."""
-
-    value: float
-    resamples: Floats
-    n: int
+from commbert.evaluation.bootstrap import estimate
+from commbert.evaluation.scores import Draws
 
 
 @dataclass(frozen=True)
@@ -32,12 +23,6 @@ class OverSeeds:
     n_seeds: int
     n: int
     """Items of the figure."""
-
-
-def draws_of(scores: Scores, names: Sequence[str], *, n_resamples: int, seed: int) -> dict[str, Draws]:
-    """Return the figures that the scores have."""
-    found = {name: resampled(scores, name, n_resamples=n_resamples, seed=seed) for name in names}
-    return {name: Draws(*draws) for name, draws in found.items() if draws is not None}
 
 
 def over_seeds(ours: Sequence[Draws], theirs: Sequence[Draws] | None = None, *, seed: int) -> OverSeeds | None:

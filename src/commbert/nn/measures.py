@@ -16,6 +16,9 @@ from commbert.nn.encoder import Bert
 from commbert.nn.masking import mask_tokens
 from commbert.nn.packing import SpecialIds, pack
 
+MASK_RATE = 0.15
+"""Share of tokens that a measurement hides (Devlin et al. 2019, arXiv:1810.04805, section 3.1)."""
+
 
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
     """Return the probability that a positive scores above a negative, ties counted half; NaN if a side is empty."""

@@ -1,6 +1,6 @@
 """evaluate: a model, a baseline's vectors or the frequency rule, on the held-out tables, to figures and scores."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from commbert import tables
@@ -17,7 +18,7 @@ from commbert.corpus.reading import split_of_files
 from commbert.errors import DataError
 from commbert.evaluation import general, geometry, meaning
 from commbert.evaluation import pairs as ladder
-from commbert.evaluation.bootstrap import auc_resamples, estimate
+from commbert.evaluation.bootstrap import auc_resamples, estimate, json_ready
 from commbert.evaluation.controls import HARD_RUNGS, Controls, controls, problems
 from commbert.evaluation.functions import brief_ranks, read_function_texts, same_function_partners
 from commbert.evaluation.masked import masked_scores, unigram_figures
@@ -47,8 +48,6 @@ _HUB_QUERIES = 5000
 """Words that name their neighbours, for the hubness."""
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
-Embed = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,7 @@ class _Network:
     """A loaded model."""
 
     bert: Bert
+    tokenizer: Tokenizer
     specials: SpecialIds
     subject: ModelSubject
     device: torch.device
@@ -111,7 +111,7 @@ class _Network:
 
     def embed(self, texts: Sequence[str]) -> Tensor:
         """Return [n, h] unit vectors; longer texts are cut."""
-        sequences = [ids[: self.most_tokens] for ids in encode_words(load_tokenizer(self.subject.folder), list(texts))]
+        sequences = [ids[: self.most_tokens] for ids in encode_words(self.tokenizer, list(texts))]
         return text_vectors(self.bert, sequences, self.specials, pooling=self.subject.pooling, device=self.device)
 
 
@@ -215,8 +215,8 @@ def _case(settings: EvaluationSettings, subject: Subject, data: EvaluationPaths,
 
 def _opened(subject: ModelSubject, settings: EvaluationSettings) -> _Network:
     device = choose_device(subject.device)
-    network = load_bert(subject.folder).to(device)
-    return _Network(network, special_ids(subject.folder), subject, device, settings.text_tokens - 2)
+    network, tokenizer = load_bert(subject.folder).to(device), load_tokenizer(subject.folder)
+    return _Network(network, tokenizer, special_ids(subject.folder), subject, device, settings.text_tokens - 2)
 
 
 def _space_of_table(words: Words, path: Path) -> Space:
@@ -232,7 +232,7 @@ def _score_pairs(scores: Scores, case: _Case) -> tuple[dict[str, Controls], list
     strata: list[dict[str, Any]] = []
     n_pieces = None
     if case.network is not None:
-        sequences = encode_words(load_tokenizer(case.network.subject.folder), case.words.text)
+        sequences = encode_words(case.network.tokenizer, case.words.text)
         n_pieces = np.array([len(s) for s in sequences], np.int64)
     popularity = case.space.popularity(np.unique(case.pairs.anchor))
     vectors = None if isinstance(case.space, ByFrequency) else case.space.all_vectors()
@@ -292,7 +292,7 @@ def _geometry(case: _Case) -> dict[str, Any] | None:
     found = geometry.geometry(
         vectors, a[both], b[both], n_pairs=case.settings.random_pairs, n_queries=_HUB_QUERIES, seed=case.settings.seed
     )
-    return {**_told(vars(found)), "collapse": geometry.collapse(found), "words": len(there)}
+    return {**found.as_dict(), "collapse": geometry.collapse(found), "words": len(there)}
 
 
 def _score_retrieval(scores: Scores, case: _Case) -> dict[str, Any]:
@@ -308,14 +308,14 @@ def _score_retrieval(scores: Scores, case: _Case) -> dict[str, Any]:
         seed=case.settings.seed,
     )
     candidates = case.words.candidates
+    vectors, popular = (space.vectors_of(candidates) for space in (case.space, ByFrequency(case.words)))
     for number, (task, partners) in enumerate(tasks.items()):
         chosen = _queries(partners, case.settings, number)
         told[task] = {"queries": len(chosen), "words_with_partners": len(partners.query)}
         if not len(chosen):
             continue
         ask = (partners, chosen)
-        found = retrieve(*ask, case.space.vectors_of(candidates), candidates, case.known)
-        popular = ByFrequency(case.words).vectors_of(candidates)
+        found = retrieve(*ask, vectors, candidates, case.known)
         told[task]["popularity_mrr"] = float(retrieve(*ask, popular, candidates, case.known).reciprocal_rank.mean())
         ones = np.ones(len(chosen))
         columns = {"mrr": found.reciprocal_rank, "map": found.average_precision}
@@ -339,10 +339,9 @@ def _score_masked(scores: Scores, case: _Case) -> tuple[str, dict[str, float] | 
     folder = network.subject.folder
     if "mlm_head" in missing_parts(folder) or not network.subject.has_trained_head:
         return "the model has no trained MLM head", None
-    tokenizer = load_tokenizer(folder)
     sentences = general.read_sentences(data.general_text)
     english = general.general_mlm(
-        network.bert, tokenizer, network.specials, sentences, seed=seed, device=network.device
+        network.bert, network.tokenizer, network.specials, sentences, seed=seed, device=network.device
     )
     ones = np.ones(len(english.loss_nats))
     columns = {
@@ -359,7 +358,13 @@ def _score_masked(scores: Scores, case: _Case) -> tuple[str, dict[str, float] | 
     rng = np.random.default_rng([seed, 6])
     rows = np.sort(rng.choice(len(heldout), min(case.settings.windows, len(heldout)), replace=False))
     found, hidden = masked_scores(
-        network.bert, tokenizer, network.specials, heldout.rows(rows), clusters=rows, seed=seed, device=network.device
+        network.bert,
+        network.tokenizer,
+        network.specials,
+        heldout.rows(rows),
+        clusters=rows,
+        seed=seed,
+        device=network.device,
     )
     scores.update(found)
     counts = count_tokens(data.train_windows, network.bert.config.vocab_size)
@@ -390,24 +395,17 @@ def _score_meaning(scores: Scores, case: _Case) -> dict[str, Any]:
             value = np.concatenate([getattr(side, field) for side in sides])
             scores[f"{task}_{name}"] = Column(item, cluster, value, np.ones(len(value)))
     rows = meaning.read_similarity(case.data.similarity)
-    vectors = [embed([getattr(row, side) for row in rows]) for side in ("a", "b")]
-    cosine = (vectors[0].double() * vectors[1].double()).sum(1).numpy()
-    every = np.arange(len(rows))
+    every, cosine = np.arange(len(rows)), meaning.similarity_cosines(embed, rows)
     scores[CORRELATION] = Column(every, every, cosine, np.array([row.relation for row in rows], np.float64))
     functions = read_function_texts(case.data.functions, case.in_split)
     ranks = brief_ranks(embed, functions, seed=settings.seed, max_candidates=settings.briefs)
-    told["briefs"] = _told({"functions": len(functions), "asked": ranks.n_candidates, "chance_mrr": ranks.chance})
+    told["briefs"] = json_ready({"functions": len(functions), "asked": ranks.n_candidates, "chance_mrr": ranks.chance})
     ones, item = np.ones(len(ranks.function_id)), np.arange(len(ranks.function_id))
     found = {"mrr": ranks.reciprocal_rank, "r1": (ranks.reciprocal_rank == 1.0).astype(np.float64)}
     for name, value in found.items():
         # Briefs of one file are alike: the file is what is resampled.
         scores[f"brief_{name}"] = Column(item, ranks.file_id, value, ones)
     return told
-
-
-def _told(values: dict[str, Any]) -> dict[str, Any]:
-    """Return values for JSON: a figure of nothing is None."""
-    return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in values.items()}
 
 
 def _opposites(case: _Case) -> dict[str, Any] | None:
@@ -419,7 +417,7 @@ def _opposites(case: _Case) -> dict[str, Any] | None:
     nearest = np.full(len(words), -1, np.int64)
     if len(words) > 1:
         nearest[asked] = geometry.neighbours(case.space.vectors_of(ids), 1, queries=asked)[0][:, 0]
-    return _told(vars(meaning.opposites_rate(words, nearest, pairs)))
+    return json_ready(vars(meaning.opposites_rate(words, nearest, pairs)))
 
 
 def _neighbours(case: _Case) -> dict[str, list[list[Any]]]:

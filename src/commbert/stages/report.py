@@ -1,12 +1,13 @@
 """report: the files of a run to its report in Markdown, HTML and JSON."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from commbert.artifacts import read_json, read_manifest, write_json, write_text
-from commbert.evaluation.scores import difference, read_scores
+from commbert.evaluation.scores import Draws, between, draws_of, read_scores
 from commbert.reporting.context import Sources, build_context, read_metrics, read_usage
 from commbert.reporting.figures import comparison_figure, loss_figure
 from commbert.reporting.measured import ROWS, SYSTEM_FIGURES
@@ -46,6 +47,7 @@ class ReportOutputs:
 def run(name: str, *, config: str, inputs: ReportInputs, outputs: ReportOutputs) -> dict[str, Any]:
     """Render the report of one run."""
     evaluation = read_json(inputs.evaluation)
+    ours = _figures(inputs.evaluation, evaluation["settings"])
     steps, validations = read_metrics(inputs.metrics)
     sources = Sources(
         run=name,
@@ -62,7 +64,7 @@ def run(name: str, *, config: str, inputs: ReportInputs, outputs: ReportOutputs)
         # A run that others are compared with is no column beside itself.
         columns=[column for column in json.loads(config)["report"]["compare_with"] if column in inputs.others],
         differences={
-            column: _differences(inputs.evaluation, path, evaluation) for column, path in inputs.others.items()
+            column: _differences(ours, _figures(path, evaluation["settings"])) for column, path in inputs.others.items()
         },
         usage=read_usage(inputs.usage_folder, name, list(inputs.others), _shards(config)),
         steps=steps,
@@ -88,10 +90,12 @@ def _shards(config: str) -> set[str]:
     return set(CorpusSettings.model_validate_json(corpus).shards())
 
 
-def _differences(ours: Path, theirs: Path, evaluation: dict[str, Any]) -> dict[str, dict[str, Any] | None]:
-    settings = evaluation["settings"]
-    a, b = read_scores(ours.with_suffix(".scores.parquet")), read_scores(theirs.with_suffix(".scores.parquet"))
-    options = {"n_resamples": settings["bootstrap"], "seed": settings["seed"]}
-    keys = [row.key for row in ROWS] + [key for key, _ in SYSTEM_FIGURES]
-    found = {key: difference(a, b, key, **options) for key in dict.fromkeys(keys)}
+def _figures(evaluation: Path, settings: Mapping[str, Any]) -> dict[str, Draws]:
+    keys = dict.fromkeys([*(row.key for row in ROWS), *(key for key, _ in SYSTEM_FIGURES)])
+    scores = read_scores(evaluation.with_suffix(".scores.parquet"))
+    return draws_of(scores, keys, n_resamples=settings["bootstrap"], seed=settings["seed"])
+
+
+def _differences(ours: Mapping[str, Draws], theirs: Mapping[str, Draws]) -> dict[str, dict[str, Any] | None]:
+    found = {key: between(draws, theirs.get(key)) for key, draws in ours.items()}
     return {key: value.as_dict() if value else None for key, value in found.items()}

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from commbert.artifacts import read_json, write_json, write_text
-from commbert.evaluation.scores import read_scores
-from commbert.evaluation.seeds import Draws, draws_of, over_seeds
+from commbert.evaluation.scores import Draws, draws_of, read_scores
+from commbert.evaluation.seeds import over_seeds
 from commbert.provenance import digest, environment
 from commbert.reporting.rendering import render_html, render_markdown
 from commbert.reporting.sweeping import FIGURES, cell, gains, pareto_figure, pareto_front

@@ -6,7 +6,7 @@ import numpy as np
 
 from commbert.errors import TrainingError
 from commbert.nn.encoder import Bert
-from commbert.nn.measures import auc, cosines, mlm_scores
+from commbert.nn.measures import MASK_RATE, auc, cosines, mlm_scores
 from commbert.nn.model import text_vectors
 from commbert.training.batches import Context
 
@@ -56,7 +56,7 @@ def validation_figures(model: Bert, context: Context) -> dict[str, float | None]
             data.validation_windows,
             context.specials,
             seed=context.settings.seed,
-            rate=0.15,
+            rate=MASK_RATE,
             device=context.device,
         )
         found["mlm_loss"] = float(scores.loss.mean())
