@@ -44,8 +44,13 @@ GATHERED = (
     "pairs/known.parquet",
     "pairs/heldout_lines.parquet",
     "pairs/summary.json",
-    "evaluation/functions.parquet",
-    "evaluation/functions.json",
+    "corpus/functions.parquet",
+    "corpus/functions.json",
+    "corpus/acronyms.parquet",
+    "corpus/acronyms.json",
+    "texts/texts.parquet",
+    "texts/pairs.parquet",
+    "texts/summary.json",
 )
 """What the stages that gather all shards write; where windows lie and how files were dealt is told elsewhere."""
 TABLES = {
@@ -57,7 +62,10 @@ TABLES = {
     "pairs/test": tables.PAIRS,
     "pairs/known": tables.KNOWN_PAIRS,
     "pairs/heldout_lines": tables.LINE_WORDS,
-    "evaluation/functions": tables.FUNCTIONS,
+    "corpus/functions": tables.FUNCTIONS,
+    "corpus/acronyms": tables.ACRONYMS,
+    "texts/texts": tables.TEXTS,
+    "texts/pairs": tables.TEXT_PAIRS,
 }
 _COMMANDS = """
 import json, sys
@@ -286,7 +294,21 @@ def commands(
             summary_out=chosen.summary,
         ),
     )
-    yield "functions", command("functions", None, **read, lines=[data.lines(n) for n in shards], **data.functions)
+    lines = [data.lines(n) for n in shards]
+    yield "functions", command("functions", None, **read, lines=lines, **data.functions)
+    yield "acronyms", command("acronyms", None, **read, lines=lines, **data.acronyms)
+    yield (
+        "texts",
+        command(
+            "texts",
+            settings.texts,
+            files=data.files,
+            functions=data.functions["out"],
+            acronyms=data.acronyms["acronyms_out"],
+            tokenizer=at / "tokenizer/tokenizer",
+            **data.texts,
+        ),
+    )
 
 
 def start(commands_: list[list[str]], **environment: str) -> subprocess.Popen[str]:

@@ -9,6 +9,7 @@ from commbert import tables
 from commbert.settings.corpus import CorpusSettings, PathSource, SplitSettings
 from commbert.settings.model import ModelSettings, PathModel
 from commbert.settings.pairs import PairsSettings
+from commbert.settings.texts import TextsSettings
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.settings.windows import WindowsSettings
 from commbert.settings.words import WordsSettings
@@ -22,6 +23,7 @@ from commbert.stages import (
     lex,
     model,
     pairs,
+    texts,
     tokenizer,
     windows,
     words,
@@ -32,6 +34,14 @@ from commbert.training.data import DataPaths
 WORDS = WordsSettings(english_words=200)
 TOKENIZER = TokenizerSettings(max_new_words=20)
 WINDOWS = WindowsSettings(lines_before=1, lines_after=1, max_length=64, heldout_stride=2)
+TEXTS = TextsSettings()
+RESOURCES = Path(__file__).parents[1] / "resources" / "evaluation"
+OWN = {
+    "terms": "terms_3gpp.csv",
+    "opposites": "opposites.csv",
+    "similarity": "general_similarity.csv",
+    "general_text": "general_text.txt",
+}
 PAIRS = PairsSettings(subsample=None, heldout_positives=200)
 
 
@@ -58,6 +68,7 @@ class DataSettings:
     tokenizer: TokenizerSettings = TOKENIZER
     windows: WindowsSettings = WINDOWS
     pairs: PairsSettings = PAIRS
+    texts: TextsSettings = TEXTS
 
 
 @dataclass(frozen=True)
@@ -89,8 +100,19 @@ class Data:
 
     @property
     def functions(self) -> dict[str, Path]:
-        folder = self.at / "evaluation"
+        folder = self.at / "corpus"
         return {"out": folder / "functions.parquet", "summary_out": folder / "functions.json"}
+
+    @property
+    def acronyms(self) -> dict[str, Path]:
+        folder = self.at / "corpus"
+        return {"acronyms_out": folder / "acronyms.parquet", "summary_out": folder / "acronyms.json"}
+
+    @property
+    def texts(self) -> dict[str, Path]:
+        folder = self.at / "texts"
+        names = {"texts_out": "texts.parquet", "pairs_out": "pairs.parquet", "summary_out": "summary.json"}
+        return {key: folder / name for key, name in names.items()}
 
     @property
     def files(self) -> Path:
@@ -169,7 +191,17 @@ def run_data(at: Path, settings: DataSettings, base: Path, fetched: Mapping[str,
         words=at / "tokenizer" / "words.parquet",
         out=data.pairs,
     )
-    functions.run(**where, lines={name: data.lines(name) for name in shards}, **data.functions)
+    lines = {name: data.lines(name) for name in shards}
+    functions.run(**where, lines=lines, **data.functions)
+    acronyms.run(**where, lines=lines, **data.acronyms)
+    texts.run(
+        settings.texts,
+        files=data.files,
+        functions=data.functions["out"],
+        acronyms=data.acronyms["acronyms_out"],
+        tokenizer=at / "tokenizer" / "tokenizer",
+        **data.texts,
+    )
     return data
 
 
@@ -204,23 +236,8 @@ def build(at: Path) -> Stages:
             windows=w["test"],
             train_windows=w["train"],
             windows_tokenizer=grown,
-            **_texts(at, data),
+            functions=data.functions["out"],
+            acronyms=data.acronyms["acronyms_out"],
+            **{name: RESOURCES / file for name, file in OWN.items()},
         ),
     )
-
-
-def _texts(at: Path, data: Data) -> dict[str, Path]:
-    """Make the tables of functions and acronyms, and name those of the project."""
-    found = {name: at / "evaluation" / f"{name}.parquet" for name in ("functions", "acronyms")}
-    lines = {shard: data.lines(shard) for shard in data.shards}
-    shards = at / "corpus" / "shards.json"
-    options = {"files": data.files, "shards": shards, "lines": lines}
-    functions.run(**options, out=found["functions"], summary_out=at / "evaluation" / "functions.json")
-    acronyms.run(**options, acronyms_out=found["acronyms"], summary_out=at / "evaluation" / "acronyms.json")
-    own = Path(__file__).parents[1] / "resources" / "evaluation"
-    return found | {
-        "terms": own / "terms_3gpp.csv",
-        "opposites": own / "opposites.csv",
-        "similarity": own / "general_similarity.csv",
-        "general_text": own / "general_text.txt",
-    }

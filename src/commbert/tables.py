@@ -215,10 +215,10 @@ WORD_VECTORS = Table(
     _schema(word_id=pa.uint32(), vector=_list(pa.float32())),
 )
 FUNCTIONS = Table(
-    "evaluation/functions",
+    "corpus/functions",
     1,
     # Rows by file_id, then by where they begin (an outer function before those in it); function_id counts from 0.
-    # Functions of the held-out splits. Lines from the decorators or template head to the end; brief: what the docstring
+    # Functions of all splits. Lines from the decorators or template head to the end; brief: what the docstring
     # or the comment above says first, or empty; code: the lines without comments, docstrings and indents, cut off.
     _schema(
         function_id=pa.uint32(),
@@ -229,6 +229,20 @@ FUNCTIONS = Table(
         brief=pa.string(),
         code=pa.string(),
     ),
+)
+TEXTS = Table(
+    "texts/texts",
+    1,
+    # Rows by text; text_id counts from 0 (the row number). token_ids without [CLS] and [SEP], cut off; never empty.
+    _schema(text_id=pa.uint32(), text=pa.string(), token_ids=_list(pa.int32())),
+)
+TEXT_PAIRS = Table(
+    "texts/pairs",
+    1,
+    # Rows by kind, text_id_a, text_id_b; each pair once. brief: what a function's comment says, and its code.
+    # acronym: an acronym, and what a comment says that it stands for. Of training files, and in no held-out file.
+    _schema(text_id_a=pa.uint32(), text_id_b=pa.uint32(), kind=pa.string()),
+    dictionary=("kind",),
 )
 SCORES = Table(
     "evaluation/scores",
@@ -244,7 +258,7 @@ SCORES = Table(
     dictionary=("metric",),
 )
 ACRONYMS = Table(
-    "evaluation/acronyms",
+    "corpus/acronyms",
     1,
     # Rows by acronym, then expansion; both in lower case. Lines of kept files whose comment ends such a definition.
     _schema(acronym=pa.string(), expansion=pa.string(), n_lines=pa.uint64(), n_train_lines=pa.uint64()),

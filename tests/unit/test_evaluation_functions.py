@@ -18,7 +18,7 @@ NOTHING = np.empty(0, np.uint64)
 
 
 def write_functions(path, places, **texts):
-    """Write the table evaluation/functions of (file_id, first_line, last_line)."""
+    """Write the table corpus/functions of (file_id, first_line, last_line)."""
     columns = {"function_id": list(range(len(places)))}
     columns |= {name: [p[i] for p in places] for i, name in enumerate(("file_id", "first_line", "last_line"))}
     columns |= {name: texts.get(name, [f"{name}{i}" for i in range(len(places))]) for name in ("name", "brief", "code")}

@@ -91,15 +91,15 @@ def run(tmp_path_factory):
 
 def rows_of(chain):
     paths = {row["file_id"]: row["path"] for row in chain.rows("corpus/files")}
-    return [{**row, "path": paths[row["file_id"]]} for row in chain.rows("evaluation/functions")]
+    return [{**row, "path": paths[row["file_id"]]} for row in chain.rows("corpus/functions")]
 
 
-def test_functions_are_those_of_kept_held_out_files_in_order(run):
+def test_functions_are_those_of_all_kept_files_in_order(run):
     chain, rows = run(1), rows_of(run(1))
-    heldout = {i for i, split in chain.split_of().items() if split in ("validation", "test")}
-    held = {r["path"] for r in chain.rows("corpus/files") if r["file_id"] in heldout}
-    assert {r["path"] for r in rows} == {p for p in held if p.endswith(("code.py", "code.c"))}
-    assert len({r["path"] for r in rows}) >= 4
+    kept = {i for i, split in chain.split_of().items() if split in tables.SPLITS}
+    paths = {r["path"] for r in chain.rows("corpus/files") if r["file_id"] in kept}
+    assert {r["path"] for r in rows} == {p for p in paths if p.endswith(("code.py", "code.c"))}
+    assert {chain.split_of()[r["file_id"]] for r in rows} == set(tables.SPLITS)
     assert [r["function_id"] for r in rows] == list(range(len(rows)))
     places = [(r["file_id"], r["first_line"], -r["last_line"]) for r in rows]
     assert places == sorted(places)
@@ -130,9 +130,9 @@ def test_no_secret_and_no_brief_stands_in_the_code(run):
 
 def test_the_summary_counts_files_and_functions_by_split_and_language(run):
     chain, rows = run(1), rows_of(run(1))
-    summary = chain.summary("evaluation/functions")["splits"]
+    summary = chain.summary("corpus/functions")["splits"]
     split_of = chain.split_of()
-    assert set(summary) == {"validation", "test"}
+    assert set(summary) == set(tables.SPLITS)
     for split, told in summary.items():
         files = [r for r in chain.rows("corpus/files") if r["split"] == split]
         of_split = [r for r in rows if split_of[r["file_id"]] == split]
@@ -162,7 +162,7 @@ def test_code_is_cut_off_at_its_limit(run, tmp_path, monkeypatch):
     paths = {"out": tmp_path / "f.parquet", "summary_out": tmp_path / "f.json"}
     functions.run(files=chain.data.files, shards=chain.at / "corpus/shards.json", lines=lines, **paths)
     cut = tables.read(paths["out"], tables.FUNCTIONS)["code"].to_pylist()
-    whole = [r["code"] for r in chain.rows("evaluation/functions")]
+    whole = [r["code"] for r in chain.rows("corpus/functions")]
     assert cut == [code[:30] for code in whole]
     assert any(len(code) > 60 for code in whole)
 
@@ -183,5 +183,5 @@ def test_a_corpus_without_held_out_functions_gives_an_empty_table(tmp_path):
     shards = tmp_path / "corpus" / "shards.json"
     lines = {name: chain.data.lines(name) for name in chain.data.shards}
     told = functions.run(files=data.files, shards=shards, lines=lines, **data.functions)
-    assert chain.rows("evaluation/functions") == []
+    assert chain.rows("corpus/functions") == []
     assert sum(split["functions"] for split in told["splits"].values()) == 0

@@ -374,8 +374,8 @@ rule acronyms:
         shards=rules.corpus.output.shards,
         lines=expand("results/shards/{shard}/lines.parquet", shard=SHARDS),
     output:
-        acronyms="results/evaluation/acronyms.parquet",
-        summary="results/evaluation/acronyms.json",
+        acronyms="results/corpus/acronyms.parquet",
+        summary="results/corpus/acronyms.json",
     log:
         text="results/logs/acronyms.log",
         usage="results/logs/acronyms.usage.json",
@@ -398,8 +398,8 @@ rule functions:
         shards=rules.corpus.output.shards,
         lines=expand("results/shards/{shard}/lines.parquet", shard=SHARDS),
     output:
-        functions="results/evaluation/functions.parquet",
-        summary="results/evaluation/functions.json",
+        functions="results/corpus/functions.parquet",
+        summary="results/corpus/functions.json",
     log:
         text="results/logs/functions.log",
         usage="results/logs/functions.usage.json",
@@ -413,4 +413,31 @@ rule functions:
     shell:
         "commbert functions --files {input.files} --shards {input.shards} {params.lines:q} "
         "--out {output.functions} --summary-out {output.summary} "
+        "--threads {threads} --log {log.text} --usage {log.usage}"
+
+
+rule texts:
+    input:
+        files=rules.corpus.output.files,
+        functions=rules.functions.output.functions,
+        acronyms=rules.acronyms.output.acronyms,
+        tokenizer=rules.tokenizer.output.folder,
+    output:
+        texts="results{variant}/texts/texts.parquet",
+        pairs="results{variant}/texts/pairs.parquet",
+        summary="results{variant}/texts/summary.json",
+    log:
+        text="results{variant}/logs/texts.log",
+        usage="results{variant}/logs/texts.usage.json",
+    benchmark:
+        "results{variant}/benchmarks/texts.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        settings=lambda wildcards: VARIANTS[wildcards.variant].texts.as_json(),
+        code=code_digest("commbert.stages.texts"),
+    shell:
+        "commbert texts --settings {params.settings:q} --files {input.files} --functions {input.functions} "
+        "--acronyms {input.acronyms} --tokenizer {input.tokenizer} --texts-out {output.texts} "
+        "--pairs-out {output.pairs} --summary-out {output.summary} "
         "--threads {threads} --log {log.text} --usage {log.usage}"

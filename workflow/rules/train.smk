@@ -52,6 +52,16 @@ rule train_run:
             rules.tokenizer.output.words, variant=CONFIG.variant_of(wildcards.run)
         ),
         corpus=rules.corpus.output.summary,
+        texts=lambda wildcards: (
+            expand(rules.texts.output.texts, variant=CONFIG.variant_of(wildcards.run))
+            if CONFIG.reads_texts(wildcards.run)
+            else []
+        ),
+        text_pairs=lambda wildcards: (
+            expand(rules.texts.output.pairs, variant=CONFIG.variant_of(wildcards.run))
+            if CONFIG.reads_texts(wildcards.run)
+            else []
+        ),
     output:
         best=directory("results/runs/{run}/trained/best"),
         final=directory("results/runs/{run}/trained/final"),
@@ -67,11 +77,16 @@ rule train_run:
     threads: CONFIG.runtime.threads
     params:
         settings=lambda wildcards: CONFIG.training_of(wildcards.run).as_json(),
+        texts=lambda wildcards, input: (
+            f"--texts {input.texts} --text-pairs {input.text_pairs}"
+            if CONFIG.reads_texts(wildcards.run)
+            else ""
+        ),
         code=code_digest("commbert.stages.train"),
     shell:
         "commbert train --settings {params.settings:q} --model {input.start} --windows {input.windows} "
         "--validation-windows {input.validation_windows} --pairs {input.pairs} "
-        "--validation-pairs {input.validation_pairs} --known {input.known} --words {input.words} "
+        "--validation-pairs {input.validation_pairs} --known {input.known} --words {input.words} {params.texts} "
         "--corpus {input.corpus} --checkpoints results/runs/{wildcards.run}/checkpoint --best-out {output.best} --final-out {output.final} "
         "--metrics-out {output.metrics} --summary-out {output.summary} --threads {threads} "
         "--log {log.text} --usage {log.usage}"

@@ -43,6 +43,8 @@ def train(
     final_out: Out,
     metrics_out: Out,
     summary_out: Out,
+    texts: Annotated[Path | None, typer.Option(help="Table texts/texts, where pairs of texts are wanted.")] = None,
+    text_pairs: Annotated[Path | None, typer.Option(help="Table texts/pairs; goes with --texts.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of all processes together.")] = 64,
     runtime: Runtime = "{}",
     log: Log = None,
@@ -73,7 +75,7 @@ def train(
         return stage.run(
             section,
             run,
-            data=DataPaths(windows, validation_windows, pairs, validation_pairs, known, words),
+            data=DataPaths(windows, validation_windows, pairs, validation_pairs, known, words, texts, text_pairs),
             model=model,
             corpus=corpus,
             checkpoints=checkpoints,

@@ -1,6 +1,5 @@
 """What a model knows about functions of held-out files: words that stand in one function, and briefs that tell them."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from commbert.arrays import distinct
 from commbert.counters import bits, key
 from commbert.evaluation.meaning import Embed
 from commbert.evaluation.retrieval import Floats, Ints, Partners, partners_in_groups
+from commbert.text.names import without_name
 
 MAX_CANDIDATES = 1000
 MAX_WORDS = 64
@@ -175,21 +175,3 @@ def _ranks(queries: Float[Tensor, "n h"], candidates: Float[Tensor, "n h"], low:
     n_above = (scores > mine + _TIE).sum(1)
     n_tied = ((scores - mine).abs() <= _TIE).sum(1) - 1
     return 1 + n_above.double() + n_tied.double() / 2
-
-
-def without_name(code: str, name: str) -> str:
-    """Return a function's code with its own name replaced by ``f``; operators have no name."""
-    last = _plain(name)
-    return re.sub(rf"(?<!\w){re.escape(last)}(?!\w)", "f", code) if last else code
-
-
-def _plain(name: str) -> str:
-    """Return the last part of ``space::A<T>::get<int>``, without its arguments."""
-    depth, end = 0, len(name)
-    for at in range(len(name) - 1, -1, -1):
-        if depth == 0 and name[at] != ">":
-            end = at + 1
-            break
-        depth += (name[at] == ">") - (name[at] == "<")
-    found = re.search(r"\w+\Z", name[:end])
-    return found[0] if found and not re.search(r"\boperator\b", name) else ""

@@ -47,6 +47,8 @@ MEANS = (
     "function_r10",
     "acronym_mrr",
     "acronym_r1",
+    "acronym_mrr_novel",
+    "acronym_r1_novel",
     "term_mrr",
     "term_r1",
     "brief_mrr",

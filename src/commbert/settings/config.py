@@ -18,6 +18,7 @@ from commbert.settings.report import ReportSettings
 from commbert.settings.runs import CHANGEABLE, DataSettings, RunSettings, name_and_seed, overridden
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.sweep import SweepSettings
+from commbert.settings.texts import TextsSettings
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.settings.training import TrainingSettings
 from commbert.settings.windows import WindowsSettings
@@ -43,6 +44,8 @@ class Config(Section):
     """Rows of the masked language model."""
     pairs: PairsSettings = PairsSettings()
     """Word pairs."""
+    texts: TextsSettings = TextsSettings()
+    """Pairs of texts."""
     baselines: BaselinesSettings = BaselinesSettings()
     """Word vectors without a language model."""
     model: ModelSettings
@@ -78,16 +81,21 @@ class Config(Section):
             overridden(self.tokenizer, own.tokenizer),
             overridden(self.windows, own.windows),
             overridden(self.pairs, own.pairs),
+            overridden(self.texts, own.texts),
         )
+
+    def reads_texts(self, run: str) -> bool:
+        """Return whether the run reads pairs of texts."""
+        return self.training_of(run).reads_texts
 
     def variant_of(self, run: str) -> str:
         """Return what stands between ``results`` and the run's data tables in their paths; nothing for the shared."""
-        return self.data_of(run).folder_beside(DataSettings(self.tokenizer, self.windows, self.pairs))
+        return self.data_of(run).folder_beside(DataSettings(self.tokenizer, self.windows, self.pairs, self.texts))
 
     @property
     def variants(self) -> dict[str, DataSettings]:
         """Return the settings of all data tables by what stands in their paths; the shared ones first."""
-        shared = DataSettings(self.tokenizer, self.windows, self.pairs)
+        shared = DataSettings(self.tokenizer, self.windows, self.pairs, self.texts)
         return {"": shared} | {self.variant_of(run): self.data_of(run) for run in self.runs}
 
     def settings_of(self, run: str) -> str:

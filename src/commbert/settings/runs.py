@@ -10,12 +10,13 @@ from pydantic import Field
 
 from commbert.settings.base import Section, merged
 from commbert.settings.pairs import PairsSettings
+from commbert.settings.texts import TextsSettings
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.settings.windows import WindowsSettings
 
 S = TypeVar("S", bound=Section)
 
-CHANGEABLE = ("tokenizer", "windows", "pairs", "model", "training")
+CHANGEABLE = ("tokenizer", "windows", "pairs", "texts", "model", "training")
 """Sections that a run may change."""
 
 
@@ -28,6 +29,8 @@ class RunSettings(Section):
     """Settings of ``windows`` that differ in this run."""
     pairs: dict[str, Any] = Field(default_factory=dict)
     """Settings of ``pairs`` that differ in this run; held-out pairs of all runs are those of the section ``pairs``."""
+    texts: dict[str, Any] = Field(default_factory=dict)
+    """Settings of ``texts`` that differ in this run."""
     model: dict[str, Any] = Field(default_factory=dict)
     """Settings of ``model`` that differ in this run (not ``base``: one base for all runs)."""
     training: dict[str, Any] = Field(default_factory=dict)
@@ -47,6 +50,7 @@ class DataSettings:
     tokenizer: TokenizerSettings
     windows: WindowsSettings
     pairs: PairsSettings
+    texts: TextsSettings
 
     def folder_beside(self, shared: "DataSettings") -> str:
         """Return what stands between ``results`` and the names of the tables: nothing for the shared ones.

@@ -168,6 +168,9 @@ class TrainingSettings(Section):
     """Windows of a step, all processes together."""
     batch_pairs: Annotated[int, Field(ge=1, le=65536)] = 64
     """Positive pairs of a step, all processes together; all their words are negatives for each other."""
+    batch_texts: Annotated[int, Field(ge=0, le=65536)] = 0
+    """Pairs of texts of a step (a brief and its function, an acronym and its expansion), all processes together, beside
+    the word pairs and in one loss with them; 0 = none."""
     batch_per_process: bool = False
     """True: the batch sizes are per process (the reference method), so the result depends on their number."""
     micro_batches: Annotated[int, Field(ge=1, le=1024)] = 4
@@ -208,6 +211,11 @@ class TrainingSettings(Section):
     one that has not (there it is 20 times slower)."""
     seed: Seed = 17
     """Decides order, masks and dropout."""
+
+    @property
+    def reads_texts(self) -> bool:
+        """Whether pairs of texts take part."""
+        return bool(self.batch_texts) and self.objectives.has_contrastive
 
     @model_validator(mode="after")
     def _frozen_encoder_trains_mlm_only(self) -> "TrainingSettings":

@@ -36,7 +36,7 @@ def run(
         files: Table corpus/files.
         shards: The number of files of each shard.
         lines: Table shard/lines of each shard, by its name.
-        acronyms_out: Becomes the table evaluation/acronyms.
+        acronyms_out: Becomes the table corpus/acronyms.
         summary_out: Becomes counts (JSON).
 
     Raises:

@@ -377,10 +377,9 @@ def _score_meaning(scores: Scores, case: _Case) -> dict[str, Any]:
     if case.network is None:
         return told
     embed, settings = case.network.embed, case.settings
-    mined = [
-        tuple(row.values())
-        for row in tables.read(case.data.acronyms, tables.ACRONYMS, ["acronym", "expansion"]).to_pylist()
-    ]
+    rows = tables.read(case.data.acronyms, tables.ACRONYMS).to_pylist()
+    mined = [(row["acronym"], row["expansion"]) for row in rows]
+    is_novel = np.array([not row["n_train_lines"] for row in rows], np.bool_)
     for task, pairs in (("acronym", mined), ("term", meaning.read_terms(case.data.terms))):
         lookup = meaning.acronym_ranks(embed, pairs)
         told[task] = {"pairs": len(pairs)}
@@ -394,9 +393,13 @@ def _score_meaning(scores: Scores, case: _Case) -> dict[str, Any]:
         for name, field in (("mrr", "reciprocal_rank"), ("r1", "recall_at_1")):
             value = np.concatenate([getattr(side, field) for side in sides])
             scores[f"{task}_{name}"] = Column(item, cluster, value, np.ones(len(value)))
-    rows = meaning.read_similarity(case.data.similarity)
-    every, cosine = np.arange(len(rows)), meaning.similarity_cosines(embed, rows)
-    scores[CORRELATION] = Column(every, every, cosine, np.array([row.relation for row in rows], np.float64))
+            if task == "acronym":
+                novel = np.flatnonzero(np.tile(is_novel, 2))
+                scores[f"acronym_{name}_novel"] = Column(item[novel], cluster[novel], value[novel], np.ones(len(novel)))
+    told["acronym"]["novel"] = int(is_novel.sum())
+    graded = meaning.read_similarity(case.data.similarity)
+    every, cosine = np.arange(len(graded)), meaning.similarity_cosines(embed, graded)
+    scores[CORRELATION] = Column(every, every, cosine, np.array([row.relation for row in graded], np.float64))
     functions = read_function_texts(case.data.functions, case.in_split)
     ranks = brief_ranks(embed, functions, seed=settings.seed, max_candidates=settings.briefs)
     told["briefs"] = json_ready({"functions": len(functions), "asked": ranks.n_candidates, "chance_mrr": ranks.chance})

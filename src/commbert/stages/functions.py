@@ -1,4 +1,4 @@
-"""functions: the held-out files of all shards to their functions, with what their comments say."""
+"""functions: the kept files of all shards to their functions, with what their comments say."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,12 +17,11 @@ from commbert.text.functions import Function, functions_of, has_grammar
 
 MAX_CODE_CHARS = 4000
 """Of a function's code: more than any encoder of 512 tokens reads."""
-_TRAIN = tables.SPLITS.index("train")
 _COUNTED = ("files", "functions", "without_brief")
 
 
 def run(*, files: Path, shards: Path, lines: Mapping[str, Path], out: Path, summary_out: Path) -> dict[str, Any]:
-    """Find the functions of all kept files of the validation and test splits.
+    """Find the functions of all kept files.
 
     Args:
         files: Table corpus/files.
@@ -42,23 +41,23 @@ def run(*, files: Path, shards: Path, lines: Mapping[str, Path], out: Path, summ
     provenance = {"inputs": digest_of_files([files])}
     with tables.writing(out, tables.FUNCTIONS, provenance=provenance) as writer:
         for name, splits in splits_of.items():
-            for file_no, rows in _heldout_files(lines[name], splits):
+            for file_no, rows in _kept_files(lines[name], splits):
                 file_id = splits.first_file_id + file_no
                 split = tables.SPLITS[splits.split[file_no]]
                 writer.add(found.columns(file_id, split, language[file_id].as_py(), rows))
-    summary = {"splits": {split: found.told(split) for split in tables.SPLITS[_TRAIN + 1 :]}, **provenance}
+    summary = {"splits": {split: found.told(split) for split in tables.SPLITS}, **provenance}
     write_json(summary_out, summary)
     return summary
 
 
-def _heldout_files(path: Path, splits: ShardSplits) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield number and lines of each held-out file of a shard."""
+def _kept_files(path: Path, splits: ShardSplits) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number and lines of each kept file of a shard."""
     for piece in tables.read_whole_files(path, tables.LINES, tables.LINES.schema.names):
-        heldout = piece.filter(splits.of(piece["file_no"].to_numpy(), path) > _TRAIN)
-        numbers, starts = np.unique(heldout["file_no"].to_numpy(), return_index=True)
-        ends = np.append(starts, heldout.num_rows)[1:]
+        kept = piece.filter(splits.of(piece["file_no"].to_numpy(), path) >= 0)
+        numbers, starts = np.unique(kept["file_no"].to_numpy(), return_index=True)
+        ends = np.append(starts, kept.num_rows)[1:]
         for number, start, end in zip(numbers.tolist(), starts.tolist(), ends.tolist(), strict=True):
-            rows = heldout.slice(start, end - start)
+            rows = kept.slice(start, end - start)
             columns = {name: rows[name].to_numpy().astype(np.int64) for name in ("line_no", "indent")}
             yield number, {**columns, "text": rows["text"].to_pylist(), "code": rows["code"].to_pylist()}
 
@@ -72,7 +71,7 @@ class _Found:
         """By split, language (empty: of all) and what is counted."""
 
     def columns(self, file_id: int, split: str, language: str, rows: dict[str, Any]) -> dict[str, Any]:
-        """Return the rows of the table evaluation/functions of one file."""
+        """Return the rows of the table corpus/functions of one file."""
         line_no, indent, text = rows["line_no"], rows["indent"], rows["text"]
         functions = functions_of(language, line_no, indent, text)
         self._count(split, language, functions)

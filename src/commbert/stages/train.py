@@ -105,6 +105,11 @@ def _run(
             f"training.micro_batches: expected at least {processes.world_size} (the processes), "
             f"found {settings.micro_batches}."
         )
+    if settings.reads_texts and not (paths.texts and paths.text_pairs):
+        raise SettingsError(
+            f"training.batch_texts: {settings.batch_texts} pairs of texts a step need their tables, found none. "
+            "Name --texts and --text-pairs, or set 0."
+        )
     data = read_training_data(
         paths,
         validation_windows=settings.validation_windows,
@@ -200,11 +205,19 @@ def _context(
             f"{model_folder}: expected at least {longest} positions for the windows, "
             f"found {config.max_position_embeddings}. Lower windows.max_length."
         )
-    plan = make_plan(settings, n_windows=len(data.windows), n_pairs=len(data.pairs), world_size=processes.world_size)
+    plan = make_plan(
+        settings,
+        n_windows=len(data.windows),
+        n_pairs=len(data.pairs),
+        n_texts=len(data.texts),
+        world_size=processes.world_size,
+    )
     if not plan.n_steps:
         raise TrainingError("training.objectives: expected rows for what has a weight, found no pairs to train on.")
     if settings.objectives.has_contrastive and not len(data.pairs):
-        _log.warning("there are no pairs to train on: the pair loss is 0 in every step")
+        _log.warning("there are no pairs of words to train on")
+    if settings.reads_texts and not len(data.texts):
+        _log.warning("there are no pairs of texts to train on: no function has a brief, and nothing defines an acronym")
     pooling = read_manifest(model_folder)["about"]["settings"]["pooling"]
     autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
     return Context(
@@ -226,11 +239,11 @@ def _identity(
 ) -> dict[str, Any]:
     return {
         "settings": settings.model_dump(mode="json"),
-        "data": digest(*(content_digest(path) for path in vars(paths).values())),
+        "data": digest(*(content_digest(path) for path in paths.given)),
         "start_weights": sha256_file(model_folder / "model.safetensors")[:16],
         "tokenizer": sha256_file(model_folder / "tokenizer.json")[:16],
         "steps": context.plan.n_steps,
-        "batch": [context.plan.windows.batch_size, context.plan.pairs.batch_size],
+        "batch": [s.batch_size for s in (context.plan.windows, context.plan.pairs, context.plan.texts)],
         "pooling": context.pooling,
         "precision": precision,
         "device": context.device.type,

@@ -45,7 +45,7 @@ class Context:
 
 @dataclass(frozen=True)
 class WordBatch:
-    """The words of a step's pairs, each once."""
+    """The words and texts of a step's pairs, each once."""
 
     words: Ints
     """Word ids, from many tokens to few."""
@@ -150,12 +150,14 @@ def masked_windows(context: Context, step: int) -> tuple[Ints, MaskedTokens, Int
 
 
 def step_words(context: Context, step: int) -> WordBatch | None:
-    """Return the words of a step's pairs, and who may be whose negative; None without pairs."""
+    """Return the words and texts of a step's pairs, and who may be whose negative; None without pairs."""
     _, rows = context.plan.pairs.batch(step)
-    if not len(rows):
+    _, text_rows = context.plan.texts.batch(step)
+    if not len(rows) + len(text_rows):
         return None
-    pairs, words = context.data.pairs, context.data.words
-    anchor, positive = pairs.anchor[rows], pairs.positive[rows]
+    pairs, texts, words = context.data.pairs, context.data.texts, context.data.words
+    anchor = np.concatenate([pairs.anchor[rows], texts.anchor[text_rows]])
+    positive = np.concatenate([pairs.positive[rows], texts.positive[text_rows]])
     negative = pairs.negatives.joined(rows)
     chosen = np.unique(np.concatenate([anchor, positive, negative]))
     chosen = chosen[np.lexsort((chosen, -words.lengths(chosen)))]
@@ -176,8 +178,15 @@ def step_words(context: Context, step: int) -> WordBatch | None:
         allowed=allowed,
         allowed_back=_allowed(known, positive, anchor, candidate)[0] if symmetric else None,
         n_masked_out=n_masked_out,
-        weight=pairs.pmi_weights[rows] if context.settings.contrastive.pair_weights == "pmi" else None,
+        weight=_weights(context, rows, len(text_rows)),
     )
+
+
+def _weights(context: Context, rows: Ints, n_texts: int) -> NDArray[np.float32] | None:
+    """Return what the loss of each pair is multiplied by; of texts always 1."""
+    if context.settings.contrastive.pair_weights != "pmi":
+        return None
+    return np.concatenate([context.data.pairs.pmi_weights[rows], np.ones(n_texts, np.float32)])
 
 
 def _allowed(

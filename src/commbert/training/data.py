@@ -1,7 +1,7 @@
 """What training reads, as flat arrays: windows, positive pairs with their negatives, words, known pairs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -31,6 +31,12 @@ class PairData:
 
     def __len__(self) -> int:
         return len(self.anchor)
+
+    @classmethod
+    def of(cls, anchor: Ints, positive: Ints) -> "PairData":
+        """Return pairs without negatives of their own."""
+        nothing = Rows.end_to_end(np.empty(0, np.int64), np.zeros(len(anchor) + 1, np.int64))
+        return cls(anchor, positive, nothing)
 
     @cached_property
     def pmi_weights(self) -> NDArray[np.float32]:
@@ -63,13 +69,15 @@ class TrainingData:
     windows: Rows
     pairs: PairData
     words: Rows
-    """Token ids of each word."""
+    """Token ids of each word, and behind all words those of each text."""
     known: NDArray[np.uint64]
-    """Sorted keys (low id * 2^32 + high id) of pairs that share a training line."""
+    """Sorted keys (low id * 2^32 + high id) of pairs that share a training line, and of the pairs of texts."""
     validation_windows: list[Ints]
     validation_positive: tuple[Ints, Ints]
     validation_negative: tuple[Ints, Ints]
     validation_retrieval: Retrieval
+    texts: PairData = field(default_factory=lambda: PairData.of(np.empty(0, np.int64), np.empty(0, np.int64)))
+    """Pairs of texts; their rows in ``words``."""
 
     @cached_property
     def validation_is_novel(self) -> NDArray[np.bool_]:
@@ -92,12 +100,36 @@ class DataPaths:
     validation_pairs: Path
     known: Path
     words: Path
+    texts: Path | None = None
+    """Without it (and the next) no pairs of texts are read."""
+    text_pairs: Path | None = None
+
+    @property
+    def given(self) -> list[Path]:
+        """All tables that are read."""
+        return [path for path in vars(self).values() if path is not None]
 
 
-def read_words(path: Path) -> Rows:
-    """Read the token ids of all words."""
+def read_words(path: Path, texts: Path | None = None) -> tuple[Rows, int]:
+    """Read the token ids of all words, and behind them those of texts.
+
+    Returns:
+        The token ids, and how many words there are.
+    """
     values, offsets = tables.list_values(tables.read(path, tables.WORDS, ["token_ids"])["token_ids"])
-    return Rows.end_to_end(values.astype(np.int64), offsets)
+    n_words = len(offsets) - 1
+    if texts is not None:
+        more, ends = tables.list_values(tables.read(texts, tables.TEXTS, ["token_ids"])["token_ids"])
+        values, offsets = np.concatenate([values, more]), np.concatenate([offsets, offsets[-1] + ends[1:]])
+    return Rows.end_to_end(values.astype(np.int64), offsets), n_words
+
+
+def _text_pairs(path: Path | None, n_words: int) -> PairData:
+    """Read pairs of texts; text i is row ``n_words + i``."""
+    if path is None:
+        return PairData.of(np.empty(0, np.int64), np.empty(0, np.int64))
+    table = tables.read(path, tables.TEXT_PAIRS, ["text_id_a", "text_id_b"])
+    return PairData.of(*(n_words + column.to_numpy().astype(np.int64) for column in table.columns))
 
 
 def read_training_data(
@@ -121,6 +153,10 @@ def read_training_data(
     pairs = tables.read(paths.validation_pairs, tables.PAIRS, ["word_id_a", "word_id_b", "label", "kind"])
     positive, negative = _matched_pairs(pairs, validation_pairs)
     known = read_known(paths.known)
+    words, n_words = read_words(paths.words, paths.texts)
+    texts = _text_pairs(paths.text_pairs, n_words)
+    # Their ids are above those of all words, and so are their keys.
+    all_known = np.concatenate([known, np.unique(pair_keys(texts.anchor, texts.positive))])
     same_line = pairs.filter(pc.equal(pairs["label"], 1))
     retrieval = choose_retrieval(
         same_line["word_id_a"].to_numpy().astype(np.int64),
@@ -134,12 +170,13 @@ def read_training_data(
     return TrainingData(
         windows=windows,
         pairs=_pair_data(paths.pairs),
-        words=read_words(paths.words),
-        known=known,
+        words=words,
+        known=all_known,
         validation_windows=heldout.rows(evenly(len(heldout), validation_windows)),
         validation_positive=positive,
         validation_negative=negative,
         validation_retrieval=retrieval,
+        texts=texts,
     )
 
 

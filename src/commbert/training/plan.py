@@ -41,17 +41,19 @@ class Stream:
         return math.ceil(self.n_rows / self.batch_size)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _order(name: str, n_rows: int, seed: int, epoch: int) -> Ints:
     return counters.permutation(n_rows, seed, "order", name, epoch)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Both streams and how many steps are taken."""
+    """The streams and how many steps are taken."""
 
     windows: Stream
     pairs: Stream
+    texts: Stream
+    """Pairs of texts, beside those of words."""
     n_steps: int
     n_parts: int
     """Least number of micro-batches of a step."""
@@ -66,17 +68,18 @@ class Plan:
         """Return how many times each stream is read: no stream is cut to the shorter one."""
         return {
             f"{s.name}_epochs": self.n_steps * s.batch_size / s.n_rows if s.n_rows else 0.0
-            for s in (self.windows, self.pairs)
+            for s in (self.windows, self.pairs, self.texts)
         }
 
 
-def make_plan(settings: TrainingSettings, *, n_windows: int, n_pairs: int, world_size: int) -> Plan:
+def make_plan(settings: TrainingSettings, *, n_windows: int, n_pairs: int, n_texts: int = 0, world_size: int) -> Plan:
     """Return the plan of a run.
 
     Args:
         settings: The run's training section.
         n_windows: Rows of the window stream; it is empty if MLM has no weight.
         n_pairs: Rows of the pair stream; it is empty if the contrastive loss has no weight.
+        n_texts: Pairs of texts; their stream is empty too without the contrastive loss, or if none are wanted.
         world_size: Processes; matters only with ``batch_per_process``.
     """
     factor = world_size if settings.batch_per_process else 1
@@ -84,12 +87,13 @@ def make_plan(settings: TrainingSettings, *, n_windows: int, n_pairs: int, world
     n_pairs = n_pairs if settings.objectives.has_contrastive else 0
     windows = Stream("windows", n_windows, settings.batch_windows * factor, settings.seed)
     pairs = Stream("pairs", n_pairs, settings.batch_pairs * factor, settings.seed)
+    texts = Stream("texts", n_texts if settings.reads_texts else 0, settings.batch_texts * factor, settings.seed)
     lengths = {"windows": windows.steps_per_epoch, "pairs": pairs.steps_per_epoch}
     lengths["longer"] = max(lengths.values())
     steps_per_epoch = lengths[settings.epoch] or lengths["longer"]
     n_steps = settings.epochs * steps_per_epoch
     n_steps = min(n_steps, settings.max_steps or n_steps)
-    return Plan(windows, pairs, n_steps, settings.micro_batches * factor, steps_per_epoch)
+    return Plan(windows, pairs, texts, n_steps, settings.micro_batches * factor, steps_per_epoch)
 
 
 def cut(lengths: Ints, *, n_parts: int, most_tokens: int) -> Ints:
