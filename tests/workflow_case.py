@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+import tiny
+
 REPO = Path(__file__).parents[1]
 
 
@@ -25,6 +27,7 @@ def tiny_config(folder: Path) -> dict[str, Any]:
             "max_steps": 4,
             "batch_windows": 8,
             "batch_pairs": 16,
+            "batch_texts": 2,
             "micro_batches": 2,
             "validate_every_steps": 2,
             "validation_windows": 8,
@@ -35,6 +38,20 @@ def tiny_config(folder: Path) -> dict[str, Any]:
         "report": {"compare_with": ["base", "other"]},
         "runs": {"final": {}, "other": {"training": {"objectives": {"mlm": 1.0, "contrastive": 0.0}}}},
     }
+
+
+FUNCTION = '''def send_{part}_{i}(grant):
+    """Send {part} grant {i}."""
+    return grant + {i}
+'''
+
+
+def write_tree(folder: Path) -> None:
+    """Write the source tree: lines of words, and functions with briefs in each directory."""
+    tiny.source_tree(folder)
+    for part in sorted(folder.iterdir()):
+        code = [FUNCTION.format(part=part.name, i=i) for i in range(3)]
+        (part / "grants.py").write_text("\n\n".join(code), encoding="utf-8")
 
 
 def write_config(folder: Path, config: dict[str, Any]) -> None:

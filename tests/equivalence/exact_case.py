@@ -33,6 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "joint": {"batch_windows": 16, "batch_pairs": 16},
     "few_pairs": {"batch_windows": 16, "batch_pairs": 3},
     "few_windows": {"batch_windows": 2, "batch_pairs": 16},
+    "texts": {"batch_windows": 16, "batch_pairs": 16, "batch_texts": 4},
     "levers": {"batch_windows": 16, "batch_pairs": 16, "contrastive": LEVERS["all"]},
 }
 TRAJECTORY: dict[str, Any] = {

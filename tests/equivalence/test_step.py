@@ -73,6 +73,8 @@ def _by_hand(model, at, *, symmetric, projection=None):
     pairs, words, known = at.data.pairs, at.data.words, set(at.data.known.tolist())
     _, rows = at.plan.pairs.batch(0)
     batch = [(int(pairs.anchor[r]), int(pairs.positive[r])) for r in rows]
+    texts, text_rows = at.data.texts, at.plan.texts.batch(0)[1]
+    batch += [(int(texts.anchor[r]), int(texts.positive[r])) for r in text_rows]
     pool = {p for _, p in batch} | {int(n) for r in rows for n in pairs.negatives[int(r)]}
     pool |= {a for a, _ in batch} if symmetric else set()
     ids = sorted(pool | {a for a, _ in batch})
@@ -100,7 +102,7 @@ def _by_hand(model, at, *, symmetric, projection=None):
             share = (lever.hardness * logits[1:]).exp()
             others = others * share / share.mean()
         loss = torch.log(positive.sum() + others.sum()) - logits[0]
-        terms.append(loss * (weight[min(a, p), max(a, p)] if weight else 1.0))
+        terms.append(loss * (weight.get((min(a, p), max(a, p)), 1.0) if weight else 1.0))
     return torch.stack(terms).mean()
 
 
@@ -113,11 +115,13 @@ def _pmi(pairs):
     return {r: float(np.float32(w / mean)) for r, w in pmi.items()}
 
 
+@pytest.mark.parametrize("n_texts", [0, 4])
 @pytest.mark.parametrize("symmetric", [False, True])
-def test_the_pair_loss_is_info_nce_written_as_loops(symmetric):
+def test_the_pair_loss_is_info_nce_written_as_loops(symmetric, n_texts):
     model = network(dtype=torch.float64, **NO_DROPOUT)
-    at = context(settings(contrastive={"symmetric": symmetric}, **PAIRS_ONLY))
+    at = context(settings(contrastive={"symmetric": symmetric}, batch_texts=n_texts, **PAIRS_ONLY))
     ours, found = gradient(model, at)
+    assert ours.batch.n_terms == (11 + n_texts) * (2 if symmetric else 1)
     theirs = oracle.theirs(model)
     expected = _by_hand(theirs, at, symmetric=symmetric)
     expected.backward()
@@ -130,7 +134,7 @@ def test_the_pair_loss_is_info_nce_written_as_loops(symmetric):
 def test_the_pair_loss_with_its_levers_is_that_written_as_loops(lever, symmetric):
     model = network(dtype=torch.float64, **NO_DROPOUT)
     plain = {"symmetric": symmetric, "temperature": 0.3}
-    at = context(settings(contrastive={**plain, **LEVERS[lever]}, **PAIRS_ONLY))
+    at = context(settings(contrastive={**plain, **LEVERS[lever]}, batch_texts=2, **PAIRS_ONLY))
     ours, found = gradient(model, at)
     theirs, head = oracle.theirs(model), copy.deepcopy(ours.projection)
     for p in head.parameters() if head is not None else ():

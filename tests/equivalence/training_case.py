@@ -51,7 +51,10 @@ def ragged(rows: Sequence[Sequence[int]]) -> Rows:
 def data(
     *, n_windows: int = 26, n_words: int = 24, n_pairs: int = 31, seed: int = 0, n_tokens: tuple[int, int] = (1, 30)
 ) -> TrainingData:
-    """Return random rows: windows of 1 to 29 tokens, words of 1 to 6, pairs with none to two negatives."""
+    """Return random rows: windows of 1 to 29 tokens, words of 1 to 6, pairs with none to two negatives, longer texts.
+
+    Of the pairs of texts, two have the same first text.
+    """
     rng = np.random.default_rng(seed)
     windows = [rng.choice(REGULAR, rng.integers(*n_tokens)) for _ in range(n_windows)]
     words = [rng.choice(REGULAR, rng.integers(1, 7)) for _ in range(n_words)]
@@ -61,11 +64,14 @@ def data(
     held_out = rng.integers(0, n_words, (4, 12))
     known = np.unique(pair_keys(*np.concatenate([ab, further]).T))
     everywhere = np.ones(n_words, np.bool_)
+    texts = [rng.choice(REGULAR, rng.integers(2, 25)) for _ in range(9)]
+    of_texts = n_words + np.array([(0, 1), (0, 2), (3, 4), (5, 6), (8, 7)])
     return TrainingData(
         windows=ragged(windows),
         pairs=PairData(ab[:, 0], ab[:, 1], ragged(negatives)),
-        words=ragged(words),
-        known=known,
+        words=ragged([*words, *texts]),
+        known=np.concatenate([known, np.unique(pair_keys(*of_texts.T))]),
+        texts=PairData.of(*of_texts.T),
         validation_windows=[rng.choice(REGULAR, 20) for _ in range(3)],
         validation_positive=(held_out[0], held_out[1]),
         validation_negative=(held_out[2], held_out[3]),
@@ -112,7 +118,13 @@ def context(
     return Context(
         settings=chosen,
         data=rows,
-        plan=make_plan(chosen, n_windows=len(rows.windows), n_pairs=len(rows.pairs), world_size=processes.world_size),
+        plan=make_plan(
+            chosen,
+            n_windows=len(rows.windows),
+            n_pairs=len(rows.pairs),
+            n_texts=len(rows.texts),
+            world_size=processes.world_size,
+        ),
         specials=SPECIALS,
         regular_ids=REGULAR,
         pooling=pooling,
@@ -249,12 +261,15 @@ EQUAL_CASES: dict[str, dict[str, Any]] = {
     "mlm_alone": {"objectives": {"mlm": 1.0, "contrastive": 0.0}},
     "pairs_alone": {"objectives": {"mlm": 0.0, "contrastive": 1.0}},
     # 5 rows in 4 parts: one process has 3 windows, the other 2.
+    "texts": {"batch_texts": 3},
+    "texts_alone": {"batch_texts": 4, "objectives": {"mlm": 0.0, "contrastive": 1.0}, "batch_pairs": 1},
+    "texts_with_levers": {"batch_texts": 3, "contrastive": LEVERS["all"]},
     "unequal_rows": {"batch_windows": 5, "batch_pairs": 3},
     "fewer_rows_than_parts": {"batch_windows": 1, "batch_pairs": 2},
 }
 """Changes of the settings under which two processes must equal one."""
 
-TRAJECTORY = {"max_steps": 8, "validate_every_steps": 4, "optimizer": {"learning_rate": 1.0e-3}}
+TRAJECTORY = {"max_steps": 8, "batch_texts": 2, "validate_every_steps": 4, "optimizer": {"learning_rate": 1.0e-3}}
 
 
 def gradients_of_cases(processes: Processes) -> dict[str, torch.Tensor]:

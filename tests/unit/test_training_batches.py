@@ -126,6 +126,8 @@ CASES = {
     "many_parts": {"micro_batches": 13},
     "one_part": {"micro_batches": 1},
     "few_rows": {"batch_windows": 1, "batch_pairs": 1},
+    "texts": {"batch_texts": 4},
+    "texts_alone": {"batch_texts": 4, **PAIRS_ONLY},
 }
 
 

@@ -1,5 +1,6 @@
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,6 +155,23 @@ def test_evenly_by_hand(n, wanted, expected):
 def test_words_have_their_token_ids(paths):
     words = read_words(paths.words)
     assert [words[i].tolist() for i in range(len(words))] == [[7], [8, 9], [10], [11]]
+
+
+def test_texts_lie_behind_all_words_and_their_pairs_are_known(paths, tmp_path):
+    given = replace(paths, texts=tmp_path / "texts.parquet", text_pairs=tmp_path / "text_pairs.parquet")
+    texts = {"text_id": [0, 1, 2], "text": ["x", "y", "z"], "token_ids": [[20, 21], [22], [23, 24, 25]]}
+    tables.write(given.texts, tables.TEXTS, texts, provenance={})
+    rows = {"text_id_a": [2, 0, 1], "text_id_b": [0, 1, 0], "kind": ["acronym", "brief", "brief"]}
+    tables.write(given.text_pairs, tables.TEXT_PAIRS, rows, provenance={})
+    data, without = _read(given), _read(paths)
+    expected = [[7], [8, 9], [10], [11], [20, 21], [22], [23, 24, 25]]
+    assert [data.words[i].tolist() for i in range(len(data.words))] == expected
+    assert list(zip(data.texts.anchor.tolist(), data.texts.positive.tolist(), strict=True)) == [(6, 4), (4, 5), (5, 4)]
+    assert len(data.texts.negatives) == 3
+    keys = [*without.known.tolist(), (4 << 32) + 5, (4 << 32) + 6]
+    assert data.known.tolist() == keys == sorted(keys)
+    assert (len(without.texts), len(without.words)) == (0, 4)
+    assert given.given == [*paths.given, given.texts, given.text_pairs]
 
 
 def test_no_pairs_are_no_pairs(paths):

@@ -50,6 +50,25 @@ def test_an_empty_stream_gives_empty_batches():
     assert [x.tolist() for x in Stream("pairs", 0, 4, 1).batch(3)] == [[], []]
 
 
+def test_pairs_of_texts_are_a_stream_of_their_own_only_if_they_are_wanted():
+    chosen = settings(batch_windows=4, batch_pairs=4, epochs=2, batch_texts=3)
+    plan = make_plan(chosen, n_windows=10, n_pairs=25, n_texts=7, world_size=1)
+    rows = [row for step in range(7) for row in plan.texts.batch(step)[1].tolist()]
+    assert [len(plan.texts.batch(step)[1]) for step in range(7)] == [3] * 7
+    assert Counter(rows) == dict.fromkeys(range(7), 3)
+    # They lengthen nothing, and an epoch is of windows or pairs.
+    assert plan.n_steps == _plan().n_steps
+    assert plan.coverage()["texts_epochs"] == pytest.approx(plan.n_steps * 3 / 7)
+    for changes in ({"batch_texts": 0}, {"batch_texts": 3, "objectives": {"mlm": 1.0, "contrastive": 0.0}}):
+        none = make_plan(settings(**changes), n_windows=10, n_pairs=25, n_texts=7, world_size=1)
+        assert none.texts.batch(0)[1].tolist() == []
+        assert none.coverage()["texts_epochs"] == 0.0
+    doubled = make_plan(
+        settings(batch_texts=3, batch_per_process=True), n_windows=9, n_pairs=9, n_texts=7, world_size=2
+    )
+    assert doubled.texts.batch_size == 6
+
+
 def test_steps_cover_all_epochs_of_the_windows():
     # ceil(10 / 4) = 3 steps an epoch.
     assert _plan().n_steps == 6
@@ -61,7 +80,7 @@ def test_the_other_stream_is_not_cut():
 
 
 def test_coverage_counts_both_streams():
-    assert _plan().coverage() == {"windows_epochs": 24 / 10, "pairs_epochs": 24 / 25}
+    assert _plan().coverage() == {"windows_epochs": 24 / 10, "pairs_epochs": 24 / 25, "texts_epochs": 0.0}
 
 
 def test_a_stream_without_weight_is_empty_and_the_other_counts_the_epochs():

@@ -10,7 +10,7 @@ import pytest
 from filelock import FileLock
 
 import tiny
-from workflow_case import REPO, snakemake, tiny_config, write_config
+from workflow_case import REPO, snakemake, tiny_config, write_config, write_tree
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Pa
 
 
 def make_run(folder: Path) -> None:
-    tiny.source_tree(folder / "tree")
+    write_tree(folder / "tree")
     tiny.write_base_model(folder / "base_model")
     write_config(folder, tiny_config(folder))
     done = snakemake(folder)

@@ -19,7 +19,7 @@ AFTER_MODEL = {"train_run", *AFTER_TRAINING}
 BESIDE = {"evaluate_base", "evaluate_vectors", "evaluate_frequency"}
 AFTER_WINDOWS = {*AFTER_MODEL, *BESIDE}
 WINDOWS = {"windows", "list_windows", *AFTER_WINDOWS}
-AFTER_TOKENIZER = {*WINDOWS, "pairs", "model", "baseline"}
+AFTER_TOKENIZER = {*WINDOWS, "pairs", "texts", "model", "baseline"}
 AFTER_WORDS = {"tokenizer", "draw", *AFTER_TOKENIZER}
 TEXTS = {"acronyms", "functions"}
 AFTER_CORPUS = {"words", *TEXTS, *AFTER_WORDS}
@@ -50,6 +50,7 @@ MATRIX = [
     ("words.english_words", 9000, {"words", *AFTER_WORDS}),
     ("tokenizer.max_new_words", 5, {"tokenizer", *AFTER_TOKENIZER}),
     ("windows.stride", 2, WINDOWS),
+    ("texts.max_tokens", 50, {"texts", *AFTER_MODEL}),
     ("pairs.english_negatives", 2, {"draw", "pairs", "baseline", *AFTER_WINDOWS}),
     ("model.embedding_init", "normal", {"model", *AFTER_MODEL}),
     ("model.average_with_base", 0.3, AFTER_TRAINING),
@@ -104,6 +105,7 @@ def test_a_run_with_its_own_tokenizer_leaves_the_shared_tables_alone(
         "list_windows",
         "draw",
         "pairs",
+        "texts",
         "model",
         *AFTER_MODEL,
     }
@@ -234,6 +236,14 @@ def test_forcing_a_stage_reruns_what_follows(run_copy: Path, plan: Callable[...,
     assert plan(run_copy, forced=("pairs",)) == {"pairs", *AFTER_WINDOWS}
 
 
+def test_only_runs_that_read_texts_wait_for_them(
+    run_copy: Path, plan_jobs: Callable[..., set[tuple[str, str]]]
+) -> None:
+    jobs = plan_jobs(run_copy, forced=("texts",))
+    assert {wildcards for rule, wildcards in jobs if rule == "train_run"} == {"final"}
+    assert (run_copy / "results/texts/pairs.parquet").exists()
+
+
 def test_a_deleted_intermediate_file_reruns_nothing(run_copy: Path, plan: Callable[..., set[str]]) -> None:
     (run_copy / "results/windows/validation/tree-00000-of-00001.parquet").unlink()
     assert plan(run_copy) == set()
@@ -243,8 +253,8 @@ def test_a_deleted_intermediate_file_reruns_nothing(run_copy: Path, plan: Callab
     ("target", "expected"),
     [
         ("data", {"base", *DATA}),
-        ("train", {"base", *DATA, "model", "train_run", "average_run"}),
-        ("reports/final_training_report.md", {"base", *DATA, "model", "baseline", *TEXTS, *AFTER_WINDOWS}),
+        ("train", {"base", *DATA, *TEXTS, "texts", "model", "train_run", "average_run"}),
+        ("reports/final_training_report.md", {"base", *DATA, "texts", "model", "baseline", *TEXTS, *AFTER_WINDOWS}),
     ],
 )
 def test_a_target_plans_its_stages_from_nothing(

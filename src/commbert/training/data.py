@@ -110,18 +110,13 @@ class DataPaths:
         return [path for path in vars(self).values() if path is not None]
 
 
-def read_words(path: Path, texts: Path | None = None) -> tuple[Rows, int]:
-    """Read the token ids of all words, and behind them those of texts.
-
-    Returns:
-        The token ids, and how many words there are.
-    """
+def read_words(path: Path, texts: Path | None = None) -> Rows:
+    """Read the token ids of all words, and behind them those of texts if their table is given."""
     values, offsets = tables.list_values(tables.read(path, tables.WORDS, ["token_ids"])["token_ids"])
-    n_words = len(offsets) - 1
     if texts is not None:
         more, ends = tables.list_values(tables.read(texts, tables.TEXTS, ["token_ids"])["token_ids"])
         values, offsets = np.concatenate([values, more]), np.concatenate([offsets, offsets[-1] + ends[1:]])
-    return Rows.end_to_end(values.astype(np.int64), offsets), n_words
+    return Rows.end_to_end(values.astype(np.int64), offsets)
 
 
 def _text_pairs(path: Path | None, n_words: int) -> PairData:
@@ -153,15 +148,15 @@ def read_training_data(
     pairs = tables.read(paths.validation_pairs, tables.PAIRS, ["word_id_a", "word_id_b", "label", "kind"])
     positive, negative = _matched_pairs(pairs, validation_pairs)
     known = read_known(paths.known)
-    words, n_words = read_words(paths.words, paths.texts)
-    texts = _text_pairs(paths.text_pairs, n_words)
+    is_code = _candidate_words(paths.words)
+    texts = _text_pairs(paths.text_pairs, len(is_code))
     # Their ids are above those of all words, and so are their keys.
     all_known = np.concatenate([known, np.unique(pair_keys(texts.anchor, texts.positive))])
     same_line = pairs.filter(pc.equal(pairs["label"], 1))
     retrieval = choose_retrieval(
         same_line["word_id_a"].to_numpy().astype(np.int64),
         same_line["word_id_b"].to_numpy().astype(np.int64),
-        _candidate_words(paths.words),
+        is_code,
         known,
         n_queries=validation_queries,
         n_candidates=validation_candidates,
@@ -170,7 +165,7 @@ def read_training_data(
     return TrainingData(
         windows=windows,
         pairs=_pair_data(paths.pairs),
-        words=words,
+        words=read_words(paths.words, paths.texts),
         known=all_known,
         validation_windows=heldout.rows(evenly(len(heldout), validation_windows)),
         validation_positive=positive,
