@@ -239,8 +239,9 @@ TEXTS = Table(
 TEXT_PAIRS = Table(
     "texts/pairs",
     1,
-    # Rows by kind, text_id_a, text_id_b; each pair once. brief: what a function's comment says, and its code.
-    # acronym: an acronym, and what a comment says that it stands for. Of training files, and in no held-out file.
+    # Rows by kind, text_id_a, text_id_b; each pair once. Of training files.
+    # brief: what a function's comment says, and its code; neither stands in a held-out file.
+    # acronym: an acronym, and what a comment says that it stands for; held-out files may say so too.
     _schema(text_id_a=pa.uint32(), text_id_b=pa.uint32(), kind=pa.string()),
     dictionary=("kind",),
 )

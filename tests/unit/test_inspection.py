@@ -177,6 +177,65 @@ def test_a_companion_of_another_run_is_told_and_not_used(results: Path, tmp_path
         run("show", path, "--words", tmp_path / "corpus" / "words.parquet")
 
 
+@pytest.fixture
+def text_pairs(tmp_path: Path) -> Path:
+    (tmp_path / "texts").mkdir()
+    texts = ["bsr", "buffer status report", f"int f()\n{ESC}[31m", "Sends it."]
+    ids = tables.list_column(tables.TEXTS, "token_ids", [[i] for i in range(4)])
+    columns = {"text_id": range(4), "text": texts, "token_ids": ids}
+    tables.write(tmp_path / "texts" / "texts.parquet", tables.TEXTS, columns, provenance={})
+    path = tmp_path / "texts" / "pairs.parquet"
+    columns = {"text_id_a": [0, 3], "text_id_b": [1, 2], "kind": ["acronym", "brief"]}
+    tables.write(path, tables.TEXT_PAIRS, columns, provenance={})
+    return path
+
+
+def test_pairs_of_texts_show_the_texts_beside_them_and_their_ids_are_left_to_json(text_pairs: Path) -> None:
+    of_acronym = {"text_id_a": 0, "text_a": "bsr", "text_id_b": 1, "text_b": "buffer status report", "kind": "acronym"}
+    of_brief = {"text_id_a": 3, "text_a": "Sends it.", "text_id_b": 2, "text_b": f"int f()\n{ESC}[31m", "kind": "brief"}
+    assert rows_of(text_pairs) == [of_acronym, of_brief]
+    text = shown(text_pairs)
+    assert all(part in text for part in ("text_a", "buffer status report", r"int f()\n\x1b[31m", "texts.parquet"))
+    assert "text_id" not in text
+
+
+def test_ids_of_texts_stay_without_their_table_and_an_option_names_it(text_pairs: Path, tmp_path: Path) -> None:
+    alone = tmp_path / "pairs.parquet"
+    alone.write_bytes(text_pairs.read_bytes())
+    assert rows_of(alone)[0] == {"text_id_a": 0, "text_id_b": 1, "kind": "acronym"}
+    assert "text_id_a" in shown(alone)
+    assert rows_of(alone, "--texts", text_pairs.with_name("texts.parquet")) == rows_of(text_pairs)
+    with pytest.raises(DataError, match="expected a table texts/texts, found another file"):
+        run("show", alone, "--texts", alone)
+
+
+def test_texts_of_another_run_are_told_and_not_used(text_pairs: Path) -> None:
+    beside = text_pairs.with_name("texts.parquet")
+    whole = pq.read_table(beside)
+    for some in (whole.slice(1), whole.slice(0, 2)):
+        tables.write(beside, tables.TEXTS, some, provenance={})
+        assert "not of the same run" in " ".join(shown(text_pairs).split())
+        assert "text_id_a" in shown(text_pairs)
+        assert "text_a" not in rows_of(text_pairs)[0]
+
+
+def test_texts_show_their_tokens(text_pairs: Path, tmp_path: Path) -> None:
+    tiny.write_tokenizer(tmp_path / "tokenizer" / "tokenizer")
+    first, *_, last = rows_of(text_pairs.with_name("texts.parquet"))
+    assert first == {"text_id": 0, "text": "bsr", "token_ids": [0], "tokens": ["[PAD]"]}
+    assert (last["text"], last["tokens"]) == ("Sends it.", ["[SEP]"])
+
+
+def test_the_figures_of_pairs_of_texts_tell_their_kinds(text_pairs: Path) -> None:
+    told = json.loads(run("stats", text_pairs, "--json"))
+    assert (told["table"], told["rows"]) == ("texts/pairs", 2)
+    assert told["columns"]["kind"]["most_frequent"] == [["acronym", 1], ["brief", 1]]
+    assert told["columns"]["text_id_a"]["max"] == 3
+    told = json.loads(run("stats", text_pairs.with_name("texts.parquet"), "--json"))
+    assert told["columns"]["text"]["length"] == {"min": 3, "mean": pytest.approx((3 + 20 + 13 + 9) / 4), "max": 20}
+    assert told["columns"]["token_ids"]["length"] == {"min": 1, "mean": 1.0, "max": 1}
+
+
 def test_words_that_end_before_an_id_are_of_another_run(results: Path, tmp_path: Path) -> None:
     words = pq.read_table(results / "corpus" / "words.parquet")
     tables.write(tmp_path / "words.parquet", tables.CORPUS_WORDS, words.slice(0, 1), provenance={})

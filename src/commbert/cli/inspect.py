@@ -30,13 +30,14 @@ def show(
     tokenizer: Annotated[Path | None, typer.Option(help="Folder of the tokenizer that turns ids into text.")] = None,
     words: Annotated[Path | None, typer.Option(help="Table of words, for ids of words.")] = None,
     files: Annotated[Path | None, typer.Option(help="Table of files, for ids of files.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Table of texts, for ids of texts.")] = None,
     width: Width = None,
     json: Json = False,
 ) -> None:
     """Show some rows of a table, with words, text and paths beside ids.
 
-    What the ids mean is looked for in the folders above the table (tokenizer/, corpus/, shards/); the options name
-    other places. Only the rows that are shown are read.
+    What the ids mean is looked for beside the table and in the folders above it (tokenizer/, corpus/, shards/); the
+    options name other places. Only the rows that are shown are read.
     """
     if skip and sample is not None:
         raise typer.BadParameter("--skip and --sample exclude each other.")
@@ -49,7 +50,7 @@ def show(
     for table in open_tables(path):
         chosen = checked_columns(table, columns.split(",")) if columns is not None else None
         numbers = row_numbers(table.n_rows, rows, skip=skip, sample=sample)
-        told = tell(table, take(table, numbers, chosen), Companions(tokenizer, words, files))
+        told = tell(table, take(table, numbers, chosen), Companions(tokenizer, words, files, texts))
         if json:
             for row in told.rows:
                 typer.echo(json_line(row))

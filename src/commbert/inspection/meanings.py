@@ -24,6 +24,7 @@ class Companions:
     tokenizer: Path | None = None
     words: Path | None = None
     files: Path | None = None
+    texts: Path | None = None
 
 
 @dataclass
@@ -111,6 +112,8 @@ def _meanings(given: Companions) -> list[_Meaning]:
         _Meaning("word_id_a", "word_a", given.words, words, _words),
         _Meaning("word_id_b", "word_b", given.words, words, _words),
         _Meaning("word_ids", "words", given.words, words, _words),
+        _Meaning("text_id_a", "text_a", given.texts, _texts_beside, _paired_texts),
+        _Meaning("text_id_b", "text_b", given.texts, _texts_beside, _paired_texts),
         _Meaning("code", "string", None, _strings, _words),
         _Meaning("codes", "strings", None, _strings, _words),
         _Meaning("input_ids", "text", given.tokenizer, tokenizer, _texts, replaces=False),
@@ -138,6 +141,12 @@ def _shard_files(opened: Opened) -> Path | None:
     return beside if beside.is_file() else _above(path.parent, [f"shards/{path.parent.name}/files.parquet"])
 
 
+def _texts_beside(opened: Opened) -> Path | None:
+    """Return the texts that a table of pairs was written with."""
+    beside = opened.path.absolute().with_name("texts.parquet")
+    return beside if beside.is_file() else None
+
+
 def _strings(opened: Opened) -> Path | None:
     """Return the strings that the codes of a table in a folder of the stage ``lex`` are row numbers of."""
     path = opened.parts[0].path
@@ -163,6 +172,10 @@ def _words(path: Path, values: list[Any]) -> list[Any]:
     return _by_row_number(path, values, kinds, lambda row: str(row["word"]))
 
 
+def _paired_texts(path: Path, values: list[Any]) -> list[Any]:
+    return _by_row_number(path, values, {tables.TEXTS.name: "text_id"}, lambda row: str(row["text"]))
+
+
 def _by_row_number(
     path: Path, values: list[Any], kinds: dict[str, str | None], name: Callable[[Row], str]
 ) -> list[Any]:
@@ -173,7 +186,7 @@ def _by_row_number(
     ids = sorted({i for value in values for i in (value if isinstance(value, list) else [value])})
     there = [i for i in ids if i < table.n_rows]
     key = kinds[table.name]
-    columns = [c for c in table.schema.names if c in (key, "source", "path", "word")]
+    columns = [c for c in table.schema.names if c in (key, "source", "path", "word", "text")]
     names = dict(zip(there, take(table, there, columns), strict=True))
     if len(there) < len(ids) or (key and any(row[key] != i for i, row in names.items())):
         raise DataError(
