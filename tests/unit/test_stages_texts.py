@@ -100,7 +100,7 @@ def run(at, functions=None, *, mined=None, out="out", **settings):
         write_functions(at / "functions.parquet", functions)
     if mined is not None:
         write_acronyms(at / "acronyms.parquet", mined)
-    told = stage.run(TextsSettings(**settings), **inputs(at), **outputs(at / out))
+    told = stage.run(TextsSettings(**{"hide_names": True, **settings}), **inputs(at), **outputs(at / out))
     made = Made(at / out)
     assert made.told == told
     return made

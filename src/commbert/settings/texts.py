@@ -14,7 +14,7 @@ class TextsSettings(Section):
     """What a function's comment says first, and its code (Husain et al. 2019, arXiv:1909.09436)."""
     acronyms: bool = True
     """An acronym, and what a comment says that it stands for: ``HARQ (hybrid automatic repeat request)``."""
-    hide_names: bool = True
+    hide_names: bool = False
     """A function's name is ``f`` in its own code: it mostly says what the brief says."""
     max_tokens: Annotated[int, Field(ge=8, le=510)] = 96
     """Tokens of a text without [CLS] and [SEP]; longer ones are cut."""
