@@ -59,8 +59,8 @@ def data(stages, tmp_path_factory):
     assert {split[row["file_id"]] for row in rows} == {"validation", "test"}
     _write(at / "functions.parquet", tables.FUNCTIONS, rows)
     pairs = [("harq", "hybrid automatic repeat request"), ("mac", "medium access control"), ("ue", "user equipment")]
-    counts = {"n_lines": 2, "n_train_lines": 1}
-    _write(at / "acronyms.parquet", tables.ACRONYMS, [{"acronym": a, "expansion": e, **counts} for a, e in pairs])
+    rows = [{"acronym": a, "expansion": e, "n_lines": 2, "n_train_lines": int(a == "mac")} for a, e in pairs]
+    _write(at / "acronyms.parquet", tables.ACRONYMS, rows)
     return replace(stages.evaluation, functions=at / "functions.parquet", acronyms=at / "acronyms.parquet")
 
 
@@ -363,6 +363,13 @@ def test_acronym_figures_are_the_means_of_both_directions(evaluated, data, stage
     one_way = (result[task]["to_expansion_mrr"] + result[task]["to_acronym_mrr"]) / 2
     assert result["figures"][f"{task}_mrr"]["value"] == pytest.approx(one_way, rel=1e-12)
     assert scores[f"{task}_mrr"].cluster.tolist() == [*range(len(pairs)), *range(len(pairs))]
+    if task == "acronym":
+        # All but mac, which a line of training defines; what is looked among stays the same.
+        novel = scores["acronym_mrr_novel"]
+        assert novel.cluster.tolist() == [0, 2, 0, 2]
+        expected = np.mean([1 / ranks[i] for i in (0, 2, 3, 5)])
+        assert result["figures"]["acronym_mrr_novel"]["value"] == pytest.approx(expected, rel=1e-3)
+        assert result["acronym"]["novel"] == 2
 
 
 def test_briefs_are_asked_of_the_functions_of_the_split_and_clustered_by_file(evaluated, data):

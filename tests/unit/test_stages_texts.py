@@ -439,7 +439,7 @@ def test_a_folder_without_tokenizer_is_refused(at):
 
 def command(at, out, **changes):
     paths = {**inputs(at), **outputs(out), **changes}
-    return ["texts", "--settings", "{}", *(f"--{k.replace('_', '-')}={v}" for k, v in paths.items())]
+    return ["texts", "--settings", '{"hide_names": true}', *(f"--{k.replace('_', '-')}={v}" for k, v in paths.items())]
 
 
 def test_the_command_is_the_stage(at):
