@@ -77,8 +77,13 @@ def vectors(stages, tmp_path_factory):
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     rows[rng.choice(n, 5, replace=False)] = 0.0
     path = tmp_path_factory.mktemp("vectors") / "vectors.parquet"
-    write_vectors(path, rows, provenance={})
+    write_vectors(path, rows, provenance=_of_words(stages.evaluation))
     return path, rows
+
+
+def _of_words(data):
+    """Return what says whose words the rows of a table of vectors are."""
+    return {"words": tables.content_digest(data.words)}
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +280,9 @@ def test_a_stratum_is_the_auc_of_the_positives_whose_rarer_word_is_as_frequent(e
 def test_collapsed_vectors_are_told_and_others_are_not(evaluated, data, vectors, tmp_path):
     rng = np.random.default_rng(0)
     rows = np.ones_like(vectors[1]) + rng.normal(scale=1e-3, size=vectors[1].shape).astype(np.float32)
-    write_vectors(tmp_path / "v.parquet", rows / np.linalg.norm(rows, axis=1, keepdims=True), provenance={})
+    write_vectors(
+        tmp_path / "v.parquet", rows / np.linalg.norm(rows, axis=1, keepdims=True), provenance=_of_words(data)
+    )
     found = _evaluate(evaluate.VectorsSubject(tmp_path / "v.parquet"), data, tmp_path)
     assert "all words point one way" in found["geometry"]["collapse"][0]
     assert evaluated["vectors"][1]["geometry"]["collapse"] == []
@@ -395,11 +402,16 @@ def test_general_similarity_correlates_cosines_with_relations(evaluated, data, s
 
 
 def test_vectors_of_another_vocabulary_are_refused_in_one_line(data, vectors, tmp_path):
-    write_vectors(tmp_path / "v.parquet", vectors[1][:-1], provenance={})
-    with pytest.raises(DataError, match=rf"expected a vector for each of {len(vectors[1])} words, found") as caught:
-        _evaluate(evaluate.VectorsSubject(tmp_path / "v.parquet"), data, tmp_path / "out")
-    assert len(str(caught.value).splitlines()) == 1
-    assert not (tmp_path / "out").exists()
+    for rows, provenance, expected in (
+        (vectors[1][:-1], _of_words(data), f"expected a vector for each of {len(vectors[1])} words, found"),
+        (vectors[1], {"words": "0123456789abcdef"}, "expected vectors of the words of .*, found those of others"),
+        (vectors[1], {}, "expected vectors of the words of .*, found those of others"),
+    ):
+        write_vectors(tmp_path / "v.parquet", rows, provenance=provenance)
+        with pytest.raises(DataError, match=expected) as caught:
+            _evaluate(evaluate.VectorsSubject(tmp_path / "v.parquet"), data, tmp_path / "out")
+        assert len(str(caught.value).splitlines()) == 1
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_hard_rung_that_gives_itself_away_fails_with_the_reason_and_writes_nothing(data, tmp_path):

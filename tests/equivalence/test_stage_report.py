@@ -59,7 +59,8 @@ def made(stages, tmp_path_factory):
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     rows = np.random.default_rng(0).normal(size=(tables.read(stages.evaluation.words, tables.WORDS).num_rows, 8))
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    write_vectors(at / "vectors.parquet", rows.astype(np.float32), provenance={})
+    words = {"words": tables.content_digest(stages.evaluation.words)}
+    write_vectors(at / "vectors.parquet", rows.astype(np.float32), provenance=words)
     subjects = {
         "final": evaluate.ModelSubject(at / "model", "mean", True, "cpu"),
         "base": evaluate.ModelSubject(stages.start, "mean", False, "cpu"),

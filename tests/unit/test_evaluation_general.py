@@ -8,7 +8,8 @@ from tokenizers import Tokenizer
 import tiny
 from commbert.errors import DataError
 from commbert.evaluation.general import GeneralMlm, general_mlm
-from commbert.nn.measures import mlm_scores
+from commbert.evaluation.masked import masked_scores
+from commbert.nn.measures import MlmScores, mlm_scores
 from commbert.nn.model import load_bert, special_ids
 from commbert.tokenization.encoding import load_tokenizer
 
@@ -116,3 +117,17 @@ def test_figures_by_hand():
         "top5": 0.75,
         "n_tokens": 4,
     }
+
+
+def test_a_right_token_on_the_fifth_place_is_among_the_first_five_and_on_the_sixth_not(folder, monkeypatch):
+    tokenizer = load_tokenizer(folder)
+    ids = tokenizer.encode("harq slot harq", add_special_tokens=False).ids
+    place = np.arange(len(ids))
+    ranks = np.array([0, 4, 5, *[9] * len(ids)])[: len(ids)]
+    found = MlmScores(np.zeros(len(ids), np.int64), np.array(ids), np.ones(len(ids)), ranks, place)
+    monkeypatch.setattr("commbert.evaluation.masked.mlm_scores", lambda *_, **__: found)
+    options = {"clusters": np.zeros(1, np.int64), "seed": 0, "device": CPU}
+    columns, _ = masked_scores(None, tokenizer, special_ids(folder), [np.array(ids)], **options)
+    assert columns["mlm_top5"].value.tolist() == [float(rank <= 4) for rank in ranks.tolist()]
+    assert columns["mlm_top5"].value[:3].tolist() == [1.0, 1.0, 0.0]
+    assert columns["mlm_top1"].value[:3].tolist() == [1.0, 0.0, 0.0]

@@ -642,6 +642,17 @@ def test_each_positive_has_its_negatives_of_every_kind_and_its_anchor(hard):
     assert found["random_code"] == 3 * found["same_line"]
 
 
+def test_the_code_negatives_of_a_pair_are_drawn_each_for_itself(hard):
+    drawn: list[list[int]] = []
+    for row in hard.rows("pairs/train"):
+        if row["label"]:
+            drawn.append([])
+        elif row["kind"] == "random_code":
+            drawn[-1].append(row["word_id_b"])
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        assert sum(group[a] == group[b] for group in drawn) < 0.3 * len(drawn)
+
+
 def test_code_and_lexical_negatives_are_words_of_training_code_and_no_keywords(hard, chain, word):
     n_lines = [row["n_lines"] for row in chain.rows("tokenizer/words")]
     found = {r["word_id_b"] for r in hard.rows("pairs/train") if r["kind"] in ("random_code", "lexical")}

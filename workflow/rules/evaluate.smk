@@ -7,7 +7,8 @@ SPLIT_OF = dict(evaluation="test", validation="validation")
 
 wildcard_constraints:
     on="|".join(SPLIT_OF),
-    share="[01][.][0-9]+",
+    # As Python prints a number of 0 to 1: 0.2, 1.0, 1e-05.
+    share="[0-9][0-9.e-]*",
 
 
 # Words, pairs and lines are the shared ones for all; windows are cut by the subject's own tokenizer.

@@ -81,6 +81,7 @@ def run(
     provenance = {
         "settings": digest(kind, settings.as_json(), pairs.as_json()),
         "inputs": digest_of_files(read),
+        "words": tables.content_digest(data.words),
     }
     write_vectors(vectors_out, vectors, provenance=provenance)
     in_training = words["n_lines"].to_numpy() > 0

@@ -206,7 +206,7 @@ def _case(settings: EvaluationSettings, subject: Subject, data: EvaluationPaths,
     if network is not None:
         space = space_of_vectors(words, network.embed([words.text[i] for i in needed]), needed)
     elif isinstance(subject, VectorsSubject):
-        space = _space_of_table(words, subject.path)
+        space = _space_of_table(words, data.words, subject.path)
     else:
         space = ByFrequency(words)
     in_split = split_of_files(data.files) == tables.SPLITS.index(split)
@@ -219,7 +219,11 @@ def _opened(subject: ModelSubject, settings: EvaluationSettings) -> _Network:
     return _Network(network, tokenizer, special_ids(subject.folder), subject, device, settings.text_tokens - 2)
 
 
-def _space_of_table(words: Words, path: Path) -> Space:
+def _space_of_table(words: Words, words_table: Path, path: Path) -> Space:
+    if tables.provenance_of(path).get("words") != tables.content_digest(words_table):
+        raise DataError(
+            f"{path}: expected vectors of the words of {words_table}, found those of others. Make it again."
+        )
     vectors, n_words = read_vectors(path), len(words.text)
     if len(vectors) != n_words:
         raise DataError(f"{path}: expected a vector for each of {n_words} words, found {len(vectors)}. Make it again.")
