@@ -4,8 +4,8 @@
 it: GPUs (``nvml``), CPU packages (``rapl``) and processes (``host``), summed up by ``totals``.
 """
 
-from commbert.monitoring.machine import gpu_count, machine, usable_threads
-from commbert.monitoring.monitored import Monitor, monitored
+from commbert.monitoring.hardware import gpu_count, machine, usable_threads
+from commbert.monitoring.sampler import Monitor, monitored
 from commbert.monitoring.usage import Usage, measured
 
 __all__ = ["Monitor", "Usage", "gpu_count", "machine", "measured", "monitored", "usable_threads"]

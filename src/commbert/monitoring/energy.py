@@ -1,7 +1,5 @@
 """Means, gaps and joules of a series of samples that comes bit by bit, some of them missing."""
 
-MILLI = 1e-3
-
 
 class Series:
     """Mean and highest of the values that are there."""
@@ -72,7 +70,7 @@ class EnergyCounter:
     @property
     def joules(self) -> float | None:
         """None without two readings that belong together."""
-        return self._millijoules * MILLI if self.covered_s > 0 else None
+        return self._millijoules / 1000 if self.covered_s > 0 else None
 
 
 class PowerIntegral:

@@ -7,6 +7,7 @@ Reference: NVML API reference manual; the names of the functions and the bits of
 """
 
 import importlib
+import math
 import os
 import sys
 import time
@@ -19,8 +20,8 @@ from typing import Any
 
 from commbert.monitoring.visible import Selection, select
 
-RETRY_S = 10.0
-"""Between two attempts to find a driver that went away: nvmlInit takes up to seconds."""
+RETRY_S = 30.0
+"""Between two attempts to find a driver or a GPU that went away: nvmlInit takes up to seconds."""
 EVENT_REASONS = {
     0x001: "gpu_idle",
     0x002: "applications_clocks_setting",
@@ -44,9 +45,12 @@ OTHER_ORDER = (
     "another order than the one measured"
 )
 NO_DRIVER = "no NVIDIA driver on this machine"
-_UNINITIALIZED, _DRIVER_NOT_LOADED, _FUNCTION_NOT_FOUND, _VERSION_MISMATCH = 1, 9, 13, 18
+_UNINITIALIZED, _DRIVER_NOT_LOADED, _FUNCTION_NOT_FOUND = 1, 9, 13
+_GPU_IS_LOST, _RESET_REQUIRED, _VERSION_MISMATCH = 15, 16, 18
 _GONE = (_UNINITIALIZED, _DRIVER_NOT_LOADED, _VERSION_MISMATCH)
-"""Error codes that no call after them will survive."""
+"""Error codes that no call after them will survive, before the driver is opened anew."""
+_GPU_GONE = (_GPU_IS_LOST, _RESET_REQUIRED)
+"""Those that no call to this GPU will survive."""
 _TEMPERATURE_GPU, _CLOCK_SM, _CLOCK_MEM = 0, 1, 2
 _GIBI = 2**30
 _DEVICES = ("/dev/nvidiactl", "/dev/dxg", "/dev/nvhost-gpu", "/dev/nvgpu")
@@ -151,8 +155,13 @@ class Driver:
         """Why there is no GPU, or none now."""
         self.notes: list[str] = []
         self._visible, self._order, self._clock = visible, order, clock
-        self._is_open, self._retry_at = False, 0.0
-        self._library = load()
+        self._is_open, self._retry_at = False, math.inf
+        self._library: Any = None
+        try:
+            self._library = load()
+        except ImportError as error:
+            self.reason = f"nvidia-ml-py cannot be imported: {error}"
+            return
         if self._library is None:
             self.reason = NO_DRIVER
         else:
@@ -168,7 +177,8 @@ class Driver:
 
     def read(self) -> list[tuple[Gpu, Reading]]:
         """Return a reading of each GPU; of one that cannot be read, only the reasons."""
-        if self._library is not None and not self._is_open and self._clock() >= self._retry_at:
+        if self._clock() >= self._retry_at:
+            self.close()
             self._open()
         return [(gpu, self._read_one(gpu)) for gpu in self.gpus]
 
@@ -192,10 +202,13 @@ class Driver:
                 missing.update(dict.fromkeys(sensor.columns, failed.reason))
                 if failed.code in _GONE:
                     self._lose(failed.reason)
+                elif failed.code in _GPU_GONE and self._retry_at == math.inf:
+                    self._retry_at = self._clock() + RETRY_S
         return Reading(values, missing)
 
     def _open(self) -> None:
         """Find the GPUs, or those of them that are there again."""
+        self._retry_at = math.inf
         try:
             self._call("nvmlInit")
             self._is_open, self.reason = True, None
@@ -205,7 +218,7 @@ class Driver:
             return
         chosen = select([gpu.uuid for gpu in there], self._visible, self._parent_of)
         self._take([there[i] for i in sorted(chosen.positions)])
-        self._explain(chosen, len(there))
+        self._explain(chosen, len(there), len({gpu.name for gpu in there}) > 1)
 
     def _take(self, usable: list[Gpu]) -> None:
         now = {gpu.uuid or gpu.index: gpu for gpu in usable}
@@ -214,16 +227,19 @@ class Driver:
             gpu.handle = again.handle if again else None
         self.gpus += now.values()
 
-    def _explain(self, chosen: Selection, n_there: int) -> None:
+    def _explain(self, chosen: Selection, n_there: int, has_unlike: bool) -> None:
         if not self.gpus:
             self.reason = "CUDA_VISIBLE_DEVICES names no GPU" if n_there else "the driver knows no GPU"
             return
-        notes = [WHOLE_GPU]
+        self._note(WHOLE_GPU)
         if chosen.by_slice:
-            notes.append(WHOLE_SLICE)
-        if chosen.by_number and self._order != "PCI_BUS_ID" and len({gpu.name for gpu in self.gpus}) > 1:
-            notes.append(OTHER_ORDER)
-        self.notes = list(dict.fromkeys([*self.notes, *notes]))
+            self._note(WHOLE_SLICE)
+        if chosen.by_number and self._order != "PCI_BUS_ID" and has_unlike:
+            self._note(OTHER_ORDER)
+
+    def _note(self, words: str) -> None:
+        if words not in self.notes:
+            self.notes.append(words)
 
     def _lose(self, reason: str) -> None:
         self.close()
@@ -236,7 +252,7 @@ class Driver:
         except _Failed as failed:
             if failed.code in _GONE:
                 raise
-            self.notes.append(f"GPU {index} is left out: {failed.reason}")
+            self._note(f"GPU {index} is left out: {failed.reason}")
             return None
         uuid, name = (self._text(f, handle) for f in ("nvmlDeviceGetUUID", "nvmlDeviceGetName"))
         try:
