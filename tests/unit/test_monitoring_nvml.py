@@ -3,8 +3,7 @@ import sys
 
 import pytest
 
-from commbert.monitoring import hardware
-from commbert.monitoring import nvml
+from commbert.monitoring import hardware, nvml
 from commbert.monitoring.nvml import COLUMNS, RETRY_S, Driver
 from commbert.monitoring.visible import Selection, select
 from fake_nvml import (
@@ -294,9 +293,9 @@ def test_visible_gpus_are_those_that_cuda_would_use(visible, expected):
 
 
 def test_how_they_were_named_is_told():
-    assert select(UUIDS, "0", dict().get) == Selection((0,), by_number=True)
-    assert select(UUIDS, "MIG-GPU-aa22/3/0", dict().get) == Selection((1,), by_slice=True)
-    assert select(UUIDS, "GPU-bb33", dict().get) == Selection((2,))
+    assert select(UUIDS, "0", {}.get) == Selection((0,), by_number=True)
+    assert select(UUIDS, "MIG-GPU-aa22/3/0", {}.get) == Selection((1,), by_slice=True)
+    assert select(UUIDS, "GPU-bb33", {}.get) == Selection((2,))
 
 
 def test_only_visible_gpus_are_measured_in_the_order_of_the_driver():

@@ -1,6 +1,7 @@
 """The table of samples, written bit by bit, so that a stage of many days holds few of them in memory."""
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from commbert.artifacts import remove_leftovers
 from commbert.errors import CommbertError
 
 _HELD_ROWS = 4096
+_log = logging.getLogger("commbert.monitoring")
 
 
 class SampleFile:
@@ -61,7 +63,11 @@ class SampleFile:
 
         if not self._attempt or not self._path.is_file():
             return None
-        return read(self._path, SAMPLES)
+        try:
+            return read(self._path, SAMPLES)
+        except CommbertError as error:
+            _log.warning("samples of earlier attempts are lost: %s", error)
+            return None
 
     def _attempt_to(self, work: Any) -> None:
         try:
