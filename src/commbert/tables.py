@@ -264,6 +264,44 @@ ACRONYMS = Table(
     # Rows by acronym, then expansion; both in lower case. Lines of kept files whose comment ends such a definition.
     _schema(acronym=pa.string(), expansion=pa.string(), n_lines=pa.uint64(), n_train_lines=pa.uint64()),
 )
+SAMPLES = Table(
+    "monitoring/samples",
+    1,
+    # Rows by attempt (of a stage that was stopped and went on), then time, then device: host, gpu0 ... Null where the
+    # device has no such sensor (the columns of the other kind), or where ``missing`` says why. Bytes, tree_cpu_s and
+    # cpu_energy_j count from the first sample of the attempt; energy_counter_mj as the driver counts, which resets it.
+    # tree_*, disk_*: the stage's processes, 100 % of a core each; the rest of the host: the whole node.
+    pa.schema(
+        [
+            pa.field("attempt", pa.uint16(), nullable=False),
+            pa.field("time_unix_s", pa.float64(), nullable=False),
+            pa.field("elapsed_s", pa.float64(), nullable=False),
+            pa.field("device", pa.string(), nullable=False),
+            pa.field("gpu_utilization_pct", pa.float32()),
+            pa.field("memory_utilization_pct", pa.float32()),
+            pa.field("memory_used_gib", pa.float32()),
+            pa.field("power_w", pa.float32()),
+            pa.field("temperature_c", pa.float32()),
+            pa.field("sm_clock_mhz", pa.float32()),
+            pa.field("memory_clock_mhz", pa.float32()),
+            pa.field("throttle_reasons", _list(pa.string())),
+            pa.field("energy_counter_mj", pa.uint64()),
+            pa.field("tree_processes", pa.uint32()),
+            pa.field("tree_cpu_s", pa.float64()),
+            pa.field("tree_cpu_pct", pa.float32()),
+            pa.field("tree_rss_gib", pa.float32()),
+            pa.field("disk_read_bytes", pa.uint64()),
+            pa.field("disk_written_bytes", pa.uint64()),
+            pa.field("network_received_bytes", pa.uint64()),
+            pa.field("network_sent_bytes", pa.uint64()),
+            pa.field("node_cpu_pct", pa.float32()),
+            pa.field("node_memory_used_gib", pa.float32()),
+            pa.field("cpu_energy_j", pa.float64()),
+            pa.field("missing", pa.string()),
+        ]
+    ),
+    dictionary=("device", "missing"),
+)
 
 
 def write(path: Path, table: Table, columns: Any, *, provenance: dict[str, str]) -> int:

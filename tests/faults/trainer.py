@@ -75,7 +75,7 @@ class Trainer:
             "metrics-out": folder / "metrics.jsonl",
             "summary-out": folder / "training.json",
         }
-        pairs = ((f"--{name}", str(value)) for name, value in options.items())
+        pairs = ((f"--{name}", str(value)) for name, value in options.items() if value is not None)
         return [sys.executable, "-m", "commbert", "train", *(text for pair in pairs for text in pair)]
 
     def _environment(self) -> dict[str, str]:

@@ -32,7 +32,7 @@ def fetch(
         rules = parsed(GitRules, git, "corpus.git")
         return stage.run(one, out=out, timeout_s=timeout_s, downloaded=downloaded, git=rules)
 
-    run_stage("fetch", log, usage, work)
+    run_stage("fetch", log, usage, work, runtime=runtime)
 
 
 @app.command()
@@ -55,7 +55,7 @@ def base(
         model = parsed(ModelSettings, f'{{"base": {source or "null"}}}', "model")
         return stage.run(model.base, out=out, timeout_s=timeout_s)
 
-    run_stage("base", log, usage, work)
+    run_stage("base", log, usage, work, runtime=runtime)
 
 
 @app.command()

@@ -3,7 +3,6 @@
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,11 +10,11 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from commbert import __version__
-from commbert.artifacts import write_json
+from commbert.cli.recording import recorded
 from commbert.errors import SettingsError
-from commbert.monitoring import measured
 from commbert.settings.base import Section
 from commbert.settings.config import section_from_json
+from commbert.settings.runtime import RuntimeSettings
 
 log_messages = logging.getLogger("commbert")
 app = typer.Typer(
@@ -28,14 +27,17 @@ app = typer.Typer(
 S = TypeVar("S", bound=Section)
 Settings = Annotated[str, typer.Option(help="The stage's section of the configuration, as JSON, or a JSON file.")]
 Log = Annotated[Path | None, typer.Option(help="Also write messages to this file.")]
-Usage = Annotated[Path | None, typer.Option(help="Write time and memory of the stage to this JSON file.")]
+Usage = Annotated[
+    Path | None,
+    typer.Option(help="Write what the stage took to this JSON file, and x.samples.parquet beside x.usage.json."),
+]
 In = Annotated[Path, typer.Option(help="Input.")]
 Ins = Annotated[list[Path], typer.Option(help="Input; given once for each shard, in order.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the libraries.")]
 Out = Annotated[Path, typer.Option(help="Output.")]
-Runtime = Annotated[
-    str, typer.Option(envvar="COMMBERT_RUNTIME", help="The section runtime, as JSON; changes no result.")
-]
+RUNTIME = "COMMBERT_RUNTIME"
+"""How the section runtime reaches the stages that have no option for it."""
+Runtime = Annotated[str, typer.Option(envvar=RUNTIME, help="The section runtime, as JSON; changes no result.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -56,23 +58,33 @@ def parsed(section: type[S], text: str, name: str) -> S:
 
 
 def run_stage(
-    stage: str, log: Path | None, usage: Path | None, work: Callable[[], Any], threads: int | None = None
+    stage: str,
+    log: Path | None,
+    usage: Path | None,
+    work: Callable[[], Any],
+    threads: int | None = None,
+    *,
+    runtime: str | None = None,
+    root_pid: int | None = None,
+    resumes: bool = False,
 ) -> Any:
     """Run a stage with its log and its usage record.
 
     Args:
         threads: What the libraries of the data stages may use; None: the stage sees to it itself.
+        runtime: The section runtime, as JSON; None: that of the environment.
+        root_pid: Process of the tree that is measured with all below it; None: this one.
+        resumes: The stage may stop (its result is None), and goes on when it is started again.
     """
     set_up_logging(log)
     if threads is not None:
         limit_threads(threads)
-    began = time.time()
-    with measured() as used:
+    settings = parsed(RuntimeSettings, runtime or os.environ.get(RUNTIME, "{}"), "runtime")
+    with recorded(stage, usage, interval_s=settings.monitor_every_s, root_pid=root_pid, resumes=resumes) as record:
         result = work()
-    if usage is not None:
-        write_json(usage, {"stage": stage, "began_unix_s": round(began, 1), **used.as_dict()})
+        record.is_done = result is not None or not resumes
     if isinstance(result, dict):
-        log_messages.info("%s: done in %.1f s", stage, used.wall_s)
+        log_messages.info("%s: done in %.1f s", stage, record.wall_s)
     return result
 
 

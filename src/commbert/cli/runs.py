@@ -87,7 +87,15 @@ def train(
 
     is_first = os.environ.get("RANK", "0") == "0"
     with listening():
-        result = run_stage("train", log if is_first else None, usage if is_first else None, work)
+        result = run_stage(
+            "train",
+            log if is_first else None,
+            launch.usage_of_node(usage),
+            work,
+            runtime=runtime,
+            root_pid=launch.tree_root(),
+            resumes=True,
+        )
     if result is None:
         raise typer.Exit(EXIT_STOPPED)
 
@@ -189,7 +197,7 @@ def evaluate(
             scores_out=scores_out,
         )
 
-    run_stage("evaluate", log, usage, work)
+    run_stage("evaluate", log, usage, work, runtime=runtime)
 
 
 @app.command()

@@ -37,3 +37,5 @@ class RuntimeSettings(Section):
     """Steps between two comparisons of the processes' weights, bit by bit."""
     fetch_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds until a download is given up."""
+    monitor_every_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
+    """Seconds between two samples of GPUs, processes and node beside every stage."""

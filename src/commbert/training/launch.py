@@ -83,6 +83,28 @@ def is_launched() -> bool:
     return LAUNCHED in os.environ or "TORCHELASTIC_RUN_ID" in os.environ
 
 
+def tree_root() -> int | None:
+    """Return the process that has all training processes of this machine below it; None: this one is the only one."""
+    if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get(LAUNCHED) == str(os.getppid()):
+        return os.getppid()
+    return None
+
+
+def usage_of_node(usage: Path | None) -> Path | None:
+    """Return where this process writes what its machine took: only the first one of each machine does.
+
+    That of the first machine writes ``usage`` itself, x.usage.json; of another one x.node1.usage.json ...
+    """
+    env = os.environ
+    if usage is None or env.get("RANK", "0") == "0":
+        return usage
+    if env.get("LOCAL_RANK") != "0":
+        return None
+    return usage.with_name(
+        f"{usage.name.removesuffix('.usage.json')}.node{env.get('GROUP_RANK', env['RANK'])}.usage.json"
+    )
+
+
 def follow_launcher() -> None:
     """Ask Linux for a SIGTERM, the wish to stop, when the launcher dies, so that nobody trains on unseen."""
     if RENDEZVOUS in os.environ and sys.platform == "linux":
