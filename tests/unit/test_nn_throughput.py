@@ -51,6 +51,13 @@ def test_the_products_are_in_the_precision_of_the_run(monkeypatch, precision, dt
     assert set(seen) == {(dtype, dtype)}
 
 
+@pytest.mark.parametrize(("free_gib", "size"), [(100, 8192), (4, 8192), (3.9, 7168), (1, 4096), (0.01, 1024)])
+def test_the_products_of_a_gpu_fit_into_a_quarter_of_its_free_memory(monkeypatch, free_gib, size):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free_gib * 2**30), 2**40))
+    assert throughput._size(torch.device("cuda")) == size
+    assert 4 * 4 * size**2 <= max(free_gib * 2**30 / 4, 4 * 4 * 1024**2)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_is_faster_than_any_cpu_and_gives_the_memory_back():
     device = torch.device("cuda")

@@ -1,5 +1,6 @@
 """How fast this device multiplies matrices: measured, for shares of it are told in the record of a training."""
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ def matmul_speed(device: torch.device, precision: str) -> MatmulSpeed:
         precision: ``fp32`` or ``bf16``.
     """
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    size = _SIZES.get(device.type, 1024)
+    size = _size(device)
     # Values do not change the time on a CPU; on a GPU zeros take less power and are faster, so they are drawn.
     rng = torch.Generator(device).manual_seed(0)
     left, right = (torch.randn(size, size, generator=rng, device=device).to(dtype) for _ in range(2))
@@ -49,6 +50,16 @@ def matmul_speed(device: torch.device, precision: str) -> MatmulSpeed:
     where = f"{device.type}, {torch.get_num_threads()} thread(s)" if device.type == "cpu" else device.type
     how = f"fastest of {len(times)} product(s) of {size} x {size} matrices in {precision} on {where}, at the start"
     return MatmulSpeed(2 * size**3 / min(times) / 1e12, how)
+
+
+def _size(device: torch.device) -> int:
+    """Return the rows of the matrices: as the device is wont to, or what a quarter of its free memory holds."""
+    wanted = _SIZES.get(device.type, 1024)
+    if device.type != "cuda":
+        return wanted
+    free, _ = torch.cuda.mem_get_info(device)
+    # Four matrices of at most four bytes a number: two factors, a product, one on its way to another precision.
+    return max(1024, min(wanted, math.isqrt(free // 64) // 1024 * 1024))
 
 
 def _timed(left: Tensor, right: Tensor, device: torch.device) -> float:
