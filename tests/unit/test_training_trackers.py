@@ -114,13 +114,25 @@ class TestTensorBoard:
         outcome, store = _kill_and_resume(tmp_path, monkeypatch, lambda: TensorBoard(tmp_path / "tb"))
         assert outcome.summary["resumed_at_steps"] == [4]
         self._check(tmp_path / "tb", store)
-        assert len(list((tmp_path / "tb").iterdir())) == 1
+        sizes = [path.stat().st_size for path in sorted((tmp_path / "tb").iterdir())]
+        assert [size > 0 for size in sizes] == [False, True]
 
     def test_another_training_in_the_folder_takes_the_place_of_the_first(self, tmp_path):
         for name, seed in (("a", 5), ("b", 6), ("a", 5)):
             chosen = context(settings(seed=seed))
             _, store = train_in(tmp_path, network(), chosen, name=name, trackers=[TensorBoard(tmp_path / "tb")])
             self._check(tmp_path / "tb", store)
+        assert len(list((tmp_path / "tb").iterdir())) == 2
+
+    def test_a_tensorboard_that_watches_follows_to_the_new_file_and_forgets_the_old_steps(self, tmp_path):
+        accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+        watching = accumulators.EventAccumulator(str(tmp_path / "tb"))
+        for name, seed in (("a", 5), ("b", 6)):
+            chosen = context(settings(seed=seed))
+            _, store = train_in(tmp_path, network(), chosen, name=name, trackers=[TensorBoard(tmp_path / "tb")])
+            watching.Reload()
+            losses = [(row["step"], pytest.approx(row["loss"])) for row in _rows(store) if row["event"] == "step"]
+            assert [(event.step, event.value) for event in watching.Scalars("train/loss")] == losses
 
     def test_files_of_others_are_left_alone(self, tmp_path):
         (tmp_path / "tb").mkdir()

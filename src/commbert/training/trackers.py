@@ -103,7 +103,11 @@ class TensorBoard:
         self._began_unix_s = now - trained_s
         self._folder.mkdir(parents=True, exist_ok=True)
         for old in self._folder.glob(f"events.out.tfevents.*{self.SUFFIX}"):
-            old.unlink()
+            # Emptied and removed at the next start: a TensorBoard that reads a file which vanishes reads no other one.
+            if old.stat().st_size:
+                os.truncate(old, 0)
+            else:
+                old.unlink()
         # The name begins as TensorBoard expects it; it reads files in the order of their names.
         path = self._folder / f"events.out.tfevents.{now:017.6f}{self.SUFFIX}"
         with disk_full_named(path):
