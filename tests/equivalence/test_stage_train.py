@@ -70,6 +70,24 @@ def test_final_is_the_last_step_and_best_the_best_one(run):
     assert read_manifest(run / "best")["about"]["step"] == summary["best_step"]
 
 
+def test_the_speed_of_the_device_is_measured_and_every_step_has_its_share_of_it(run):
+    summary = json.loads((run / "training.json").read_text(encoding="utf-8"))
+    assert summary["matmul_tflops"] > 0
+    assert summary["matmul_measured"].startswith("fastest of ")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    shares = [row["mfu_pct"] for row in rows if row["event"] == "step"]
+    assert all(0 < share < 100 for share in shares)
+    assert all(row["effective_rank"] >= 1 for row in rows if row["event"] == "validation")
+
+
+def test_event_files_lie_in_the_folder_of_the_run(stages, tmp_path):
+    pytest.importorskip("tensorboardX")
+    chosen, runtime = SETTINGS.model_copy(update={"max_steps": 2}), RuntimeSettings(device="cpu", tensorboard=True)
+    train.run(chosen, runtime, data=stages.data, model=stages.start, **_paths(stages, tmp_path))
+    (file,) = (tmp_path / "tensorboard").iterdir()
+    assert b"train/loss" in file.read_bytes()
+
+
 def test_best_step_has_the_highest_figure_of_all_validations(run):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     figures = {r["step"]: r["hard"] for r in rows if r["event"] == "validation"}

@@ -30,9 +30,11 @@ from commbert.training.checkpoints import CheckpointStore
 from commbert.training.data import PairData, TrainingData
 from commbert.training.loop import Outcome, Rhythm, train
 from commbert.training.plan import make_plan
+from commbert.training.record import MEASURED
 from commbert.training.retrieval import choose_retrieval
 from commbert.training.step import add_gradient, weights_at
 from commbert.training.strategies import make_strategy
+from commbert.training.trackers import Tracker
 
 SPECIALS = SpecialIds(pad=0, unk=1, cls=2, sep=3, mask=4)
 N_VOCABULARY = len(tiny.vocabulary())
@@ -205,6 +207,8 @@ def train_in(
     *,
     name: str = "x",
     strategy: str = "single",
+    matmul_tflops: float | None = None,
+    trackers: Sequence[Tracker] = (),
     **rhythm: Any,
 ) -> tuple[Outcome, CheckpointStore]:
     """Train with the store of identity ``name``."""
@@ -213,15 +217,15 @@ def train_in(
         if at.processes.is_first:
             store.prepare()
         made = make_strategy(strategy, model, at.settings, at.processes)
-        outcome = train(made, at, store, Rhythm(**{"checkpoint_every_s": 1e9, **rhythm}))
+        chosen = Rhythm(**{"checkpoint_every_s": 1e9, **rhythm})
+        outcome = train(made, at, store, chosen, matmul_tflops=matmul_tflops, trackers=trackers)
     return outcome, store
 
 
 def rows_of(store: CheckpointStore) -> list[dict[str, Any]]:
-    """Return the rows of metrics.jsonl without times."""
-    times = ("elapsed_s", "step_s", "tokens_per_s")
+    """Return the rows of metrics.jsonl without times and memory."""
     return [
-        {k: v for k, v in json.loads(line).items() if k not in times}
+        {k: v for k, v in json.loads(line).items() if k not in MEASURED}
         for line in store.metrics.read_text(encoding="utf-8").splitlines()
     ]
 

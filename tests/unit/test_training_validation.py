@@ -16,7 +16,7 @@ from commbert.training import loop, record
 from commbert.training.plan import make_plan
 from commbert.training.progress import TrainingProgress
 from commbert.training.retrieval import choose_retrieval
-from commbert.training.validation import validation_figures
+from commbert.training.validation import FIGURES, validation_figures
 from equivalence.training_case import context, data, network, rows_of, settings, train_in
 
 torch.set_num_threads(1)
@@ -133,7 +133,7 @@ def test_the_figures_of_the_best_step_survive_a_stop(tmp_path):
     again = train_in(tmp_path / "again", network(seed=9), at)[0].summary
     for name in ("best_step", "best_value", "figures_at_best"):
         assert again[name] == straight[name]
-    assert len(straight["figures_at_best"]) == 7
+    assert straight["figures_at_best"].keys() == set(FIGURES)
 
 
 def test_every_validation_is_recorded_with_the_hard_figures(tmp_path):
@@ -175,11 +175,34 @@ def test_the_live_line_keeps_the_hard_figures_of_the_last_validation(tmp_path, c
 
 
 def test_figures_that_were_not_measured_are_not_in_the_live_line(tmp_path):
-    written = record.Record(tmp_path / "m.jsonl", 0, TrainingProgress(1, 0, is_shown=False))
+    written = record.Record(tmp_path / "m.jsonl", 0, TrainingProgress(1, 0, is_shown=False), device=torch.device("cpu"))
     written.write({"event": "validation", "step": 1, "retrieval_mrr": None})
     assert written._validated == ""
     written.close()
     assert json.loads((tmp_path / "m.jsonl").read_text())["retrieval_mrr"] is None
+
+
+def test_the_marks_of_collapse_are_those_of_the_words_that_were_encoded():
+    at, model = context(settings()), network()
+    found = validation_figures(model, at)
+    (a, b), (c, d), retrieval = at.data.validation_positive, at.data.validation_negative, at.data.validation_retrieval
+    words = np.unique(np.concatenate([a, b, c, d, retrieval.words]))
+    vectors = text_vectors(model, at.data.words.rows(words), at.specials, pooling="mean", device=at.device).double()
+    values = np.linalg.svd((vectors - vectors.mean(0)).numpy(), compute_uv=False)
+    share = values[values > 1e-6] / values.sum()
+    assert found["effective_rank"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-4)
+    distance = torch.cdist(vectors, vectors, compute_mode="donot_use_mm_for_euclid_dist").square()
+    apart = ~torch.eye(len(vectors), dtype=torch.bool)
+    # All pairs, of which the figure draws 20,000.
+    assert found["uniformity"] == pytest.approx(float(torch.exp(-2 * distance[apart]).mean().log()), abs=0.05)
+
+
+def test_weights_that_are_no_numbers_give_marks_of_collapse_that_are_none():
+    at, model = context(settings()), network()
+    with torch.no_grad():
+        model.word_embeddings.weight.fill_(float("nan"))
+    found = validation_figures(model, at)
+    assert np.isnan([found["effective_rank"], found["uniformity"]]).all()
 
 
 def test_novelty_is_asked_of_the_known_pairs():

@@ -10,6 +10,7 @@ from commbert.cli import data as _data
 from commbert.cli import inspect as _inspect
 from commbert.cli import runs as _runs
 from commbert.cli import texts as _texts
+from commbert.cli import watch as _watch
 from commbert.cli.options import app, set_up_logging
 from commbert.errors import EXIT_PEER_LOST, EXIT_USER_ERROR, CommbertError, PeerLostError
 from commbert.training.launch import RENDEZVOUS
@@ -17,7 +18,7 @@ from commbert.training.launch import RENDEZVOUS
 __all__ = ["app", "main"]
 
 _log = logging.getLogger("commbert")
-_COMMANDS = (_data, _texts, _runs, _inspect)
+_COMMANDS = (_data, _texts, _runs, _inspect, _watch)
 """Importing them registers their subcommands."""
 
 

@@ -3,7 +3,6 @@
 All functions take unit vectors, finite and none of them 0: words without a vector are left out by the caller.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +13,14 @@ from scipy.stats import skew
 from torch import Tensor
 
 from commbert.evaluation.bootstrap import json_ready
+from commbert.nn.measures import (
+    effective_rank,
+    mean_or_nan,
+    mean_random_cosine,
+    random_pairs,
+    squared_distances,
+    uniformity,
+)
 
 Ints = NDArray[np.int64]
 
@@ -41,65 +48,7 @@ def alignment(vectors: Tensor, a: Ints, b: Ints) -> float:
 
     Reference: Wang & Isola 2020, arXiv:2005.10242, section 4.1, L_align with alpha = 2.
     """
-    return _mean(_squared_distances(vectors, a, b))
-
-
-def uniformity(vectors: Tensor, a: Ints, b: Ints, *, t: float = 2.0) -> float:
-    """Return the logarithm of the mean of exp(-t d^2) over random pairs, d their distance; -4t to 0; NaN without pairs.
-
-    Lower is more evenly spread: 0 if all vectors are one; about -2t where most pairs are orthogonal.
-
-    Args:
-        vectors: [n, h] unit vectors.
-        a: [pairs] rows of the first words, as ``random_pairs`` draws them.
-        b: [pairs] rows of the second words.
-        t: Width of the kernel.
-
-    Reference: Wang & Isola 2020, arXiv:2005.10242, section 4.1, L_uniform.
-    """
-    if not len(a):
-        return float("nan")
-    exponents = -t * _squared_distances(vectors, a, b)
-    return float(torch.logsumexp(exponents, 0)) - math.log(len(a))
-
-
-def mean_random_cosine(vectors: Tensor, a: Ints, b: Ints) -> float:
-    """Return the mean cosine of pairs of rows, as ``random_pairs`` draws them; NaN without pairs."""
-    return _mean(1.0 - _squared_distances(vectors, a, b) / 2.0)
-
-
-def random_pairs(n: int, n_pairs: int, seed: int) -> tuple[Ints, Ints]:
-    """Draw pairs of different rows, evenly and independently; none if there are fewer than two rows."""
-    if n < 2:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    rng = np.random.default_rng([seed, n])
-    a = rng.integers(0, n, n_pairs)
-    return a, (a + rng.integers(1, n, n_pairs)) % n
-
-
-def effective_rank(vectors: Tensor, *, centred: bool = False) -> float:
-    """Return exp(entropy of the singular values as shares of their sum), 1 to min(n, h); 0 if all are 0; NaN of none.
-
-    Args:
-        vectors: [n, h].
-        centred: Take the mean vector off first. It tells more of word vectors: those of a language model share a large
-            mean, one singular value that hides how many dimensions tell words apart.
-
-    Reference: Roy & Vetterli 2007, "The effective rank: a measure of effective dimensionality", EUSIPCO, definition 1.
-    """
-    if not len(vectors):
-        return float("nan")
-    mean = vectors.double().mean(0)
-    gram = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=vectors.device)
-    for rows in vectors.split(_COLUMNS_AT_ONCE):
-        some = rows.double() - mean if centred else rows.double()
-        gram += some.T @ some
-    squares = torch.linalg.eigvalsh(gram)
-    # Below this share of the squared lengths, eigenvalues are rounding of the vectors' own float32.
-    noise = torch.finfo(torch.float32).eps ** 2 * len(vectors) * vectors.shape[1]
-    values = squares[squares > noise].sqrt()
-    share = values / values.sum()
-    return float(torch.exp(-(share * share.log()).sum())) if len(values) else 0.0
+    return mean_or_nan(squared_distances(vectors, a, b))
 
 
 def neighbours(
@@ -214,19 +163,6 @@ def collapse(found: Geometry) -> list[str]:
             f"({MIN_RANK_SHARE:.0%} of {found.largest_rank}): most dimensions are unused."
         )
     return reasons
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _squared_distances(vectors: Tensor, a: Ints, b: Ints) -> Tensor:
-    """Return [pairs] float64."""
-    parts = [torch.empty(0, dtype=torch.float64)]
-    for at in range(0, len(a), _COLUMNS_AT_ONCE):
-        rows = [torch.from_numpy(x[at : at + _COLUMNS_AT_ONCE]).to(vectors.device) for x in (a, b)]
-        parts.append((vectors[rows[0]].double() - vectors[rows[1]].double()).square().sum(1).cpu())
-    return torch.cat(parts)
 
 
 def _nearest(vectors: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -1,5 +1,6 @@
 """Figures that training and evaluation both need."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from commbert.nn.packing import SpecialIds, pack
 
 MASK_RATE = 0.15
 """Share of tokens that a measurement hides (Devlin et al. 2019, arXiv:1810.04805, section 3.1)."""
+_ROWS_AT_ONCE = 32_768
 
 
 def auc(positive: NDArray[np.float64], negative: NDArray[np.float64]) -> float:
@@ -33,6 +35,78 @@ def cosines(vectors: Float[Tensor, "n h"], a: NDArray[np.int64], b: NDArray[np.i
     """Return the cosine of each pair of rows; rows have length 1."""
     rows = torch.from_numpy(np.stack([a, b]).astype(np.int64))
     return np.asarray((vectors[rows[0]].double() * vectors[rows[1]].double()).sum(-1).numpy())
+
+
+def mean_or_nan(values: Tensor) -> float:
+    """Return the mean; NaN of none."""
+    return float(values.mean()) if len(values) else float("nan")
+
+
+def squared_distances(vectors: Tensor, a: NDArray[np.int64], b: NDArray[np.int64]) -> Tensor:
+    """Return the squared distance of each pair of rows, [pairs] float64."""
+    parts = [torch.empty(0, dtype=torch.float64)]
+    for at in range(0, len(a), _ROWS_AT_ONCE):
+        rows = [torch.from_numpy(x[at : at + _ROWS_AT_ONCE]).to(vectors.device) for x in (a, b)]
+        parts.append((vectors[rows[0]].double() - vectors[rows[1]].double()).square().sum(1).cpu())
+    return torch.cat(parts)
+
+
+def uniformity(vectors: Tensor, a: NDArray[np.int64], b: NDArray[np.int64], *, t: float = 2.0) -> float:
+    """Return the logarithm of the mean of exp(-t d^2) over random pairs, d their distance; -4t to 0; NaN without pairs.
+
+    Lower is more evenly spread: 0 if all vectors are one; about -2t where most pairs are orthogonal.
+
+    Args:
+        vectors: [n, h] unit vectors.
+        a: [pairs] rows of the first words, as ``random_pairs`` draws them.
+        b: [pairs] rows of the second words.
+        t: Width of the kernel.
+
+    Reference: Wang & Isola 2020, arXiv:2005.10242, section 4.1, L_uniform.
+    """
+    if not len(a):
+        return float("nan")
+    exponents = -t * squared_distances(vectors, a, b)
+    return float(torch.logsumexp(exponents, 0)) - math.log(len(a))
+
+
+def mean_random_cosine(vectors: Tensor, a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
+    """Return the mean cosine of pairs of rows, as ``random_pairs`` draws them; NaN without pairs."""
+    return mean_or_nan(1.0 - squared_distances(vectors, a, b) / 2.0)
+
+
+def random_pairs(n: int, n_pairs: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw pairs of different rows, evenly and independently; none if there are fewer than two rows."""
+    if n < 2:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    rng = np.random.default_rng([seed, n])
+    a = rng.integers(0, n, n_pairs)
+    return a, (a + rng.integers(1, n, n_pairs)) % n
+
+
+def effective_rank(vectors: Tensor, *, centred: bool = False) -> float:
+    """Return exp(entropy of the singular values as shares of their sum), 1 to min(n, h); 0 if all are 0; NaN of none.
+
+    Args:
+        vectors: [n, h].
+        centred: Take the mean vector off first. It tells more of word vectors: those of a language model share a large
+            mean, one singular value that hides how many dimensions tell words apart.
+
+    Reference: Roy & Vetterli 2007, "The effective rank: a measure of effective dimensionality", EUSIPCO, definition 1.
+    """
+    if not len(vectors):
+        return float("nan")
+    mean = vectors.double().mean(0)
+    gram = torch.zeros(vectors.shape[1], vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    for rows in vectors.split(_ROWS_AT_ONCE):
+        some = rows.double() - mean if centred else rows.double()
+        gram += some.T @ some
+    squares = torch.linalg.eigvalsh(gram)
+    # Below this share of the squared lengths, eigenvalues are rounding of the vectors' own float32.
+    noise = torch.finfo(torch.float32).eps ** 2 * len(vectors) * vectors.shape[1]
+    values = squares[squares > noise].sqrt()
+    share = values / values.sum()
+    return float(torch.exp(-(share * share.log()).sum())) if len(values) else 0.0
 
 
 @dataclass(frozen=True)

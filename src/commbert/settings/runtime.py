@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from commbert.settings.base import Section
 
@@ -35,7 +35,21 @@ class RuntimeSettings(Section):
     """Compile the layers with torch.compile: for GPUs; on CPU it needs a C++ compiler and minutes at the start."""
     checksum_every_steps: Annotated[int, Field(ge=1)] = 100
     """Steps between two comparisons of the processes' weights, bit by bit."""
+    tensorboard: bool = False
+    """Write the record of a training as TensorBoard event files too, into results/runs/RUN/tensorboard; needs the extra
+    ``tensorboard``."""
+    mlflow_uri: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    """Send the record of a training to this MLflow server too (http://HOST:PORT); needs the extra ``mlflow``. Name and
+    password go into MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
     fetch_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     """Seconds until a download is given up."""
     monitor_every_s: Annotated[float, Field(ge=0.1, le=60)] = 1.0
     """Seconds between two samples of GPUs, processes and node beside every stage."""
+
+    @field_validator("mlflow_uri")
+    @classmethod
+    def _is_public(cls, uri: str | None) -> str | None:
+        """Refuse a password: settings are printed in reports."""
+        if uri is not None and "@" in uri:
+            raise ValueError("expected no user and password in it; set MLFLOW_TRACKING_USERNAME and _PASSWORD instead.")
+        return uri

@@ -20,11 +20,12 @@ from commbert.artifacts import (
 from commbert.counters import SCHEME
 from commbert.errors import ModelError, SettingsError, TrainingError
 from commbert.monitoring import machine
-from commbert.nn.collectives import Processes, join, leave, losses_of_peers_named
+from commbert.nn.collectives import Processes, join, leave, losses_of_peers_named, summed
 from commbert.nn.devices import choose_device, choose_precision
 from commbert.nn.encoder import Bert
 from commbert.nn.model import load_bert, save_for_others, special_ids
 from commbert.nn.products import choose_products
+from commbert.nn.throughput import matmul_speed
 from commbert.provenance import code_digest, digest, environment
 from commbert.reporting.card import render_card
 from commbert.settings.runtime import RuntimeSettings
@@ -36,6 +37,7 @@ from commbert.training.data import DataPaths, TrainingData, read_training_data, 
 from commbert.training.loop import Rhythm, load_best, train
 from commbert.training.plan import make_plan
 from commbert.training.strategies import choose_strategy, make_strategy
+from commbert.training.trackers import Mlflow, TensorBoard, Tracker
 
 _log = logging.getLogger(__name__)
 
@@ -126,6 +128,7 @@ def _run(
     strategy_name, strategy_reason = choose_strategy(runtime.strategy, processes, device, n_parameters)
     context = _context(settings, data, model_folder, network, precision, device, processes)
     store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision, products))
+    trackers = _trackers(settings, runtime, store, outputs[-1]) if processes.is_first else []
     with store.lock() if processes.is_first else contextlib.nullcontext():
         if processes.is_first:
             for folder in {path.parent for path in outputs}:
@@ -134,8 +137,11 @@ def _run(
                 _log.warning("%s", line)
             facts = (context.plan.n_steps, device, processes.world_size, strategy_name, strategy_reason)
             _log.info("%d steps on %s, %d process(es), %s (%s), %s (%s)", *facts, precision, reason)
+        # Before the optimizer takes memory, and on all processes at once, as they will compute.
+        speed = matmul_speed(device, precision)
+        tflops = float(summed(torch.tensor(speed.tflops, device=device), processes))
         strategy = make_strategy(strategy_name, network, settings, processes)
-        outcome = train(strategy, context, store, _rhythm(runtime, device))
+        outcome = train(strategy, context, store, _rhythm(runtime, device), matmul_tflops=tflops, trackers=trackers)
         if not outcome.is_finished:
             return None
         whole = strategy.whole_model()
@@ -151,6 +157,8 @@ def _run(
             "cpu_products_reason": products_reason,
             "gradient_checkpointing": runtime.gradient_checkpointing,
             "compiled": runtime.compile,
+            "matmul_tflops": round(tflops, 4),
+            "matmul_measured": f"{speed.how}; the sum of {processes.world_size} process(es)",
             "machine": machine(),
             "identity": store.identity,
             "environment": environment(),
@@ -169,6 +177,19 @@ def _network(settings: TrainingSettings, runtime: RuntimeSettings, folder: Path)
         for layer in network.layers:
             layer.compile(dynamic=True)
     return network
+
+
+def _trackers(
+    settings: TrainingSettings, runtime: RuntimeSettings, store: CheckpointStore, summary_out: Path
+) -> list[Tracker]:
+    folder = summary_out.absolute().parent
+    trackers: list[Tracker] = []
+    if runtime.tensorboard:
+        trackers.append(TensorBoard(folder / "tensorboard"))
+    if runtime.mlflow_uri is not None:
+        parameters = settings.model_dump(mode="json")
+        trackers.append(Mlflow(runtime.mlflow_uri, run=folder.name, identity=store.name, parameters=parameters))
+    return trackers
 
 
 def _rhythm(runtime: RuntimeSettings, device: torch.device) -> Rhythm:

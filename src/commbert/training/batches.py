@@ -22,6 +22,7 @@ from commbert.nn.packing import Packed, Run, SpecialIds, on_tensors, pack, runs_
 from commbert.settings.training import TrainingSettings
 from commbert.training.data import TrainingData
 from commbert.training.plan import Plan, cut
+from commbert.training.work import StepWork, step_work
 
 Ints = NDArray[np.int64]
 
@@ -126,6 +127,7 @@ class StepBatch:
     """Share of would-be negatives that were left out because they are known positives."""
     window_rows: Ints
     """Rows of the windows that this process computes."""
+    work: StepWork
 
 
 def masked_windows(context: Context, step: int) -> tuple[Ints, MaskedTokens, Ints]:
@@ -250,6 +252,15 @@ def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBat
         pair_weight=(1.0 if words.weight is None else float(words.weight.mean())) if words else None,
         masked_out_pct=100.0 * words.n_masked_out / n_possible if words and n_possible else None,
         window_rows=np.concatenate([rows[:0], *(rows[window_edges[p] : window_edges[p + 1]] for p in own)]),
+        work=step_work(
+            all_lengths,
+            edges,
+            n_windows=n_windows,
+            hidden_before=np.searchsorted(masked.positions, np.concatenate([[0], np.cumsum(lengths)])),
+            reads_all=context.pooling != "cls",
+            n_compared=words.allowed.size * (2 if settings.contrastive.symmetric else 1) if words else 0,
+            trains_head_only=trains_head_only,
+        ),
     )
 
 

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,11 +19,13 @@ from commbert.training.batches import Context, Prefetcher, StepBatch, prefetched
 from commbert.training.checkpoints import CheckpointStore
 from commbert.training.optimization import rate_factor, set_rate
 from commbert.training.progress import TrainingProgress
-from commbert.training.record import Record
+from commbert.training.record import Record, step_row
 from commbert.training.step import add_gradient, weights_at
 from commbert.training.stopping import Stop, listening
 from commbert.training.strategies import Replicated
+from commbert.training.trackers import Tracker
 from commbert.training.validation import check_best_metric, validation_figures
+from commbert.training.work import step_flop
 
 _log = logging.getLogger(__name__)
 _COLLAPSED_COSINE = 0.9
@@ -67,11 +70,27 @@ class Rhythm:
     checksum_every_steps: int = 100
 
 
-def train(strategy: Replicated, context: Context, store: CheckpointStore, rhythm: Rhythm) -> Outcome:
+def train(
+    strategy: Replicated,
+    context: Context,
+    store: CheckpointStore,
+    rhythm: Rhythm,
+    *,
+    matmul_tflops: float | None = None,
+    trackers: Sequence[Tracker] = (),
+) -> Outcome:
     """Train to the end of the plan, from the newest checkpoint if there is one.
 
     On the first process ``store.metrics`` receives one JSON line per step and per validation, and ``store.best(step)``
     the weights with the best validation.
+
+    Args:
+        strategy: Model, optimizer, and what the processes share of them.
+        context: What stays the same.
+        store: Where checkpoints and the record lie.
+        rhythm: How often something happens beside the steps.
+        matmul_tflops: Measured speed of the devices of all processes together, for ``mfu_pct``; None: not measured.
+        trackers: Get the rows of the record too, on the first process.
 
     Raises:
         TrainingError: If loss or gradient is not finite, or the processes' weights differ; the last checkpoint is kept.
@@ -79,11 +98,26 @@ def train(strategy: Replicated, context: Context, store: CheckpointStore, rhythm
     check_best_metric(context)
     state = _resume(context, store, strategy)
     progress = TrainingProgress(context.plan.n_steps, state.step, is_shown=context.processes.is_first)
-    record = Record(store.metrics if context.processes.is_first else None, state.metrics_bytes, progress)
+    is_first = context.processes.is_first
+    trackers = trackers if is_first else ()
+    record = Record(
+        store.metrics if is_first else None,
+        state.metrics_bytes,
+        progress,
+        device=context.device,
+        matmul_tflops=matmul_tflops,
+        trackers=trackers,
+    )
+    outcome: Outcome | None = None
     try:
+        for tracker in trackers:
+            tracker.begin(store.metrics, trained_s=state.trained_s)
         with listening() as stop, prefetched(context, is_even=strategy.is_even) as batches:
-            return _Loop(strategy, context, store, rhythm, state, record, stop).run(batches)
+            outcome = _Loop(strategy, context, store, rhythm, state, record, stop).run(batches)
+            return outcome
     finally:
+        for tracker in trackers:
+            tracker.close(is_finished=outcome is not None and outcome.is_finished)
         record.close()
         progress.close()
 
@@ -150,18 +184,8 @@ class _Loop:
         is_bad.logical_or_(~torch.isfinite(norm + shares.sum()))
         strategy.step(is_bad)
         now = temperature.detach() if isinstance(temperature, Tensor) else shares.new_tensor(temperature)
-        row = {
-            "event": "step",
-            "step": batch.step + 1,
-            "learning_rate": settings.optimizer.learning_rate * factor,
-            "tokens": batch.n_tokens,
-            "hidden_tokens": batch.n_hidden_tokens,
-            "pair_terms": batch.n_terms,
-            "words": batch.n_words,
-            "negatives_per_anchor": batch.negatives_per_anchor,
-            "masked_out_pct": batch.masked_out_pct,
-            "pair_weight": batch.pair_weight,
-        }
+        rate = settings.optimizer.learning_rate * factor
+        row = step_row(batch, learning_rate=rate, model_flop=step_flop(strategy.model.config, settings, batch.work))
         self.record.step(row, torch.cat([shares.flatten(), torch.stack([norm, now]).to(shares)]))
 
     def _flush(self, elapsed_s: float) -> None:

@@ -1,4 +1,7 @@
-"""What a user sees while training runs: a bar on a terminal, a line now and then elsewhere."""
+"""What a user sees while training runs: a bar on a terminal, a line now and then elsewhere.
+
+The bar is on stderr, which Snakemake hands on to a local job as it is, so it is seen through Snakemake too.
+"""
 
 import logging
 import sys
@@ -12,13 +15,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 15.0
 
 
 class TrainingProgress:
-    """A bar with loss, speed and remaining time; silent on all processes but the first."""
+    """A bar with loss, speed, memory and remaining time; silent on all processes but the first."""
 
     def __init__(self, n_steps: int, first_step: int, *, is_shown: bool) -> None:
         self._n_steps = n_steps
@@ -26,17 +30,33 @@ class TrainingProgress:
         self._started = self._said = time.monotonic()
         self._first_step = first_step
         self._bar: Progress | None = None
-        if is_shown and sys.stderr.isatty():
-            self._bar = Progress(
-                BarColumn(bar_width=10),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-            )
-            self._task = self._bar.add_task("training", total=n_steps, completed=first_step, figures="")
-            self._bar.start()
+        self._moved: list[logging.StreamHandler] = []
+        if not (is_shown and sys.stderr.isatty()):
+            return
+        console = Console(stderr=True)
+        if console.is_dumb_terminal:
+            return  # it cannot go back over what it has shown: lines
+        self._stderr = sys.stderr
+        self._bar = Progress(
+            BarColumn(bar_width=10),
+            MofNCompleteColumn(),
+            # What does not fit into the line is cut off at its end, so what matters most stands first.
+            TextColumn("{task.fields[figures]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            expand=True,
+        )
+        self._task = self._bar.add_task("training", total=n_steps, completed=first_step, figures="")
+        self._bar.start()
+        self._move_messages()
+
+    def _move_messages(self) -> None:
+        """Let messages appear above the bar: their handlers hold the stderr of before the bar, which cuts it in two."""
+        for handler in logging.getLogger("commbert").handlers:
+            if isinstance(handler, logging.StreamHandler) and handler.stream is self._stderr:
+                handler.setStream(sys.stderr)  # the bar has put its own in its place
+                self._moved.append(handler)
 
     def update(self, step: int, figures: str) -> None:
         """Say that ``step`` steps are done."""
@@ -51,3 +71,6 @@ class TrainingProgress:
         """Take the bar down."""
         if self._bar is not None:
             self._bar.stop()
+        for handler in self._moved:
+            handler.setStream(self._stderr)
+        self._moved = []

@@ -5,6 +5,7 @@ Figures of a step stay on the device until the host has a reason to wait for it.
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,15 +13,48 @@ import torch
 from torch import Tensor
 
 from commbert.artifacts import disk_full_named
+from commbert.training.batches import StepBatch
+from commbert.training.memory import memory_figures
 from commbert.training.progress import TrainingProgress
+from commbert.training.trackers import Tracker
+
+MEASURED = (
+    "elapsed_s",
+    "step_s",
+    "tokens_per_s",
+    "padded_tokens_per_s",
+    "mfu_pct",
+    "memory_gib",
+    "peak_memory_gib",
+)
+"""What differs from one training to the next although nothing else does."""
 
 
 class Record:
     """A JSONL file on the first process, nothing elsewhere; the bar on both."""
 
-    def __init__(self, path: Path | None, n_bytes: int, progress: TrainingProgress) -> None:
-        """Go on after ``n_bytes``: rows after the checkpoint that training resumes from are cut off."""
+    def __init__(
+        self,
+        path: Path | None,
+        n_bytes: int,
+        progress: TrainingProgress,
+        *,
+        device: torch.device,
+        matmul_tflops: float | None = None,
+        trackers: Sequence[Tracker] = (),
+    ) -> None:
+        """Go on after ``n_bytes``: rows after the checkpoint that training resumes from are cut off.
+
+        Args:
+            path: The file; None on all processes but the first.
+            n_bytes: What stays of it.
+            progress: Shows the last row.
+            device: Whose memory is told.
+            matmul_tflops: Of the devices of all processes together; None: not measured.
+            trackers: Get the same rows.
+        """
         self._path, self._progress = path, progress
+        self._device, self._matmul_tflops, self._trackers = device, matmul_tflops, trackers
         self._file: BinaryIO | None = None
         self._pending: list[tuple[dict[str, Any], Tensor]] = []
         self._since_s = 0.0
@@ -49,16 +83,23 @@ class Record:
             return []
         figures: list[list[float]] = torch.stack([f for _, f in self._pending]).tolist()
         step_s = (elapsed_s - self._since_s) / len(self._pending)
+        memory = memory_figures(self._device)
         rows = []
         for i, (row, _) in enumerate(self._pending, start=1):
-            times = {
-                "elapsed_s": round(self._since_s + i * step_s, 3),
-                "step_s": round(step_s, 5),
-                "tokens_per_s": round(row["tokens"] / max(step_s, 1e-9), 1),
-            }
-            rows.append({**row, **times})
+            times = {"elapsed_s": round(self._since_s + i * step_s, 3), **self._speeds(row, max(step_s, 1e-9))}
+            rows.append({**row, **times, **memory})
         self._pending, self._since_s = [], elapsed_s
         return list(zip(rows, figures, strict=True))
+
+    def _speeds(self, row: dict[str, Any], step_s: float) -> dict[str, float | None]:
+        """Return what a step's work is over its time."""
+        possible = self._matmul_tflops
+        return {
+            "step_s": round(step_s, 5),
+            "tokens_per_s": round(row["tokens"] / step_s, 1),
+            "padded_tokens_per_s": round(row["padded_tokens"] / step_s, 1),
+            "mfu_pct": None if possible is None else round(100.0 * row["model_flop"] / step_s / (possible * 1e12), 2),
+        }
 
     def write(self, row: dict[str, Any]) -> None:
         """Write a row."""
@@ -70,6 +111,8 @@ class Record:
         if self._file is not None and self._path is not None:
             with disk_full_named(self._path):
                 self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        for tracker in self._trackers:
+            tracker.add(row)
 
     def synced(self) -> int:
         """Write through to the disk and return the length."""
@@ -85,12 +128,37 @@ class Record:
             self._file.close()
 
 
+def step_row(batch: StepBatch, *, learning_rate: float, model_flop: int) -> dict[str, Any]:
+    """Return what is known of a step before it is computed: counts of the whole step, of all processes together.
+
+    ``padded_tokens`` are what its micro-batches would hold if they were padded, each to its longest sequence;
+    ``padding_saved_pct`` is the share of them that is padding, which is never made here.
+    """
+    n_padded = int(batch.work.padded_tokens.sum())
+    return {
+        "event": "step",
+        "step": batch.step + 1,
+        "learning_rate": learning_rate,
+        "tokens": batch.n_tokens,
+        "padded_tokens": n_padded,
+        "padding_saved_pct": 100.0 * (1.0 - batch.n_tokens / n_padded) if n_padded else None,
+        "model_flop": model_flop,
+        "hidden_tokens": batch.n_hidden_tokens,
+        "pair_terms": batch.n_terms,
+        "words": batch.n_words,
+        "negatives_per_anchor": batch.negatives_per_anchor,
+        "masked_out_pct": batch.masked_out_pct,
+        "pair_weight": batch.pair_weight,
+    }
+
+
 def _figures(row: dict[str, Any]) -> str:
     parts = [f"loss {row['loss']:.3f}"]
     parts += [
         f"{name} {row[key]:.3f}" for name, key in (("mlm", "mlm_loss"), ("pairs", "contrastive_loss")) if row[key]
     ]
-    return ", ".join([*parts, f"{row['tokens_per_s']:,.0f} tokens/s"])
+    memory = [f"{row['memory_gib']:.1f} GiB"] if row.get("memory_gib") is not None else []
+    return ", ".join([*parts, f"{row['tokens_per_s']:,.0f} tokens/s", *memory])
 
 
 def _validation_figures(row: dict[str, Any]) -> str:

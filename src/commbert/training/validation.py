@@ -3,10 +3,12 @@
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from commbert.errors import TrainingError
 from commbert.nn.encoder import Bert
-from commbert.nn.measures import MASK_RATE, auc, cosines, mlm_scores
+from commbert.nn.measures import MASK_RATE, auc, cosines, effective_rank, mlm_scores, random_pairs, uniformity
 from commbert.nn.model import text_vectors
 from commbert.training.batches import Context
 
@@ -18,7 +20,10 @@ FIGURES = (
     "mlm_loss",
     "mlm_top1",
     "mean_negative_cosine",
+    "effective_rank",
+    "uniformity",
 )
+_RANDOM_PAIRS = 20_000
 
 
 def check_best_metric(context: Context) -> None:
@@ -40,8 +45,10 @@ def check_best_metric(context: Context) -> None:
 
 
 def validation_figures(model: Bert, context: Context) -> dict[str, float | None]:
-    """Return the pair metrics, the retrieval, the MLM figures and the mean cosine of unrelated words.
+    """Return the pair metrics, the retrieval, the MLM figures, and three marks of collapse.
 
+    These are the mean cosine of unrelated words (1 if all are one vector), the effective rank of the centred word
+    vectors (dimensions in use), and their uniformity (0 if all are one vector, about -4 if evenly spread).
     ``hard`` is the mean of ``auc_frequency_matched_novel`` and ``retrieval_mrr``. What has no rows is None.
     """
     found: dict[str, float | None] = dict.fromkeys(FIGURES)
@@ -78,7 +85,7 @@ def _of_words(model: Bert, context: Context) -> dict[str, float]:
     def rows(ids: Any) -> Any:
         return np.searchsorted(words, ids)
 
-    found: dict[str, float] = {}
+    found = _spread(vectors, seed=context.settings.seed)
     if len(a):
         positive, negative = cosines(vectors, rows(a), rows(b)), cosines(vectors, rows(c), rows(d))
         found["auc_frequency_matched"] = auc(positive, negative)
@@ -90,3 +97,15 @@ def _of_words(model: Bert, context: Context) -> dict[str, float]:
         query, candidate = vectors[rows(retrieval.query)], vectors[rows(retrieval.candidate)]
         found["retrieval_mrr"] = retrieval.mean_reciprocal_rank(query, candidate)
     return found
+
+
+def _spread(vectors: Tensor, *, seed: int) -> dict[str, float]:
+    """Return how the word vectors lie; not a number where one of them is none."""
+    if len(vectors) < 2:
+        return {}
+    if not torch.isfinite(vectors).all():
+        return {"effective_rank": float("nan"), "uniformity": float("nan")}
+    return {
+        "effective_rank": effective_rank(vectors, centred=True),
+        "uniformity": uniformity(vectors, *random_pairs(len(vectors), _RANDOM_PAIRS, seed)),
+    }
