@@ -1,4 +1,4 @@
-"""Parts of a corpus by its directories, and in which of them a word is most frequent."""
+"""Parts of a corpus by its directories, and how frequent words are in each of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -54,7 +54,7 @@ def areas(paths: Sequence[str], n_lines: Ints, *, at_most: int) -> tuple[list[st
 def areas_of_words(
     word_ids: Ints, *, files: Path, shards: Path, folders: Mapping[str, Path], corpus_words: Path, at_most: int
 ) -> tuple[list[str], Ints]:
-    """Return the areas of the corpus and, for each word, the one where most of its lines are.
+    """Return the areas of the corpus and how many lines of each hold each word.
 
     Memory is that of one shard's counts and of words times areas.
 
@@ -67,7 +67,7 @@ def areas_of_words(
         at_most: As in ``areas``; only kept files count.
 
     Returns:
-        Names of the areas, and [n] the area of each word; of equal ones the larger area.
+        Names of the areas as in ``areas``, and [n, areas] the lines of kept files, of all splits.
     """
     names, area_of_file = _areas_of_corpus(files, at_most)
     vocabulary = pl.DataFrame(tables.read(corpus_words, tables.CORPUS_WORDS, ["word_id", "word"]))
@@ -85,7 +85,24 @@ def areas_of_words(
             rows = np.flatnonzero((splits[name].of(file_no, path) >= 0) & (row >= 0))
             area = area_of_file[file_no[rows].astype(np.int64) + splits[name].first_file_id]
             np.add.at(n, (row[rows], area), counts["n"].to_numpy()[rows].astype(np.int64))
-    return names, n.argmax(axis=1)
+    return names, n
+
+
+def typical(counts: Ints) -> NDArray[np.float64]:
+    """Return how much each word tells of the area where most of its lines are, 0 for a word that tells nothing.
+
+    Its lines there times the logarithm of how often they are there, over how often lines of all words are: its part of
+    the Kullback-Leibler divergence of that area from the corpus.
+
+    Args:
+        counts: [n, areas] lines of each word, as ``areas_of_words`` gives them.
+    """
+    area = counts.argmax(axis=1)
+    there = counts[np.arange(len(counts)), area].astype(np.float64)
+    expected = counts.sum(axis=1) * (counts.sum(axis=0) / max(1, counts.sum()))[area]
+    told = np.zeros(len(counts))
+    np.log(there / np.maximum(expected, 1e-300), out=told, where=there > 0)
+    return np.asarray(there * told)
 
 
 def _areas_of_corpus(files: Path, at_most: int) -> tuple[list[str], Ints]:

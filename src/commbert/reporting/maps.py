@@ -30,6 +30,8 @@ _FONT_POINTS = 7.5
 _LETTER = 0.62
 """Width of a letter of a sans-serif font, of its size, about; the reader's font is not known here."""
 _LONGEST = 26
+_LEGEND_LETTERS = 112
+"""Letters of names that have room side by side below the panels."""
 _MOST_LABELS = 45
 _OFFSETS = tuple((dx, dy) for d in (5, 10, 16) for dx, dy in ((d, 0), (-d, 0), (0, d), (0, -d), (d, d), (-d, -d)))
 """Where a label may stand, in points from its word; the nearest free place is taken."""
@@ -47,19 +49,24 @@ def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: st
     with mpl.rc_context({**STYLE, "axes.grid": False}), warnings.catch_warnings():
         # Text stays text in the picture, and the reader's font has letters that the one measured with here lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(2 * _SIDE_INCHES, _SIDE_INCHES + 0.8))
+        names = _names(areas)
+        columns = 4 if max(map(len, names)) <= _LEGEND_LETTERS // 4 else 2
+        foot = 0.4 + 0.21 * -(-len(names) // columns)
+        height = _SIDE_INCHES + foot + 0.3
+        figure = Figure(figsize=(2 * _SIDE_INCHES, height))
         panels = figure.subplots(1, 2)
-        figure.subplots_adjust(left=0.01, right=0.99, bottom=0.16, top=0.94, wspace=0.03)
+        figure.subplots_adjust(left=0.01, right=0.99, bottom=foot / height, top=1 - 0.3 / height, wspace=0.03)
         for axes, key, title in zip(panels, ("base", "run"), ("base model", f"run {run}"), strict=True):
-            _draw(axes, np.array([w[key] for w in words], np.float64), area, areas)
-            axes.set_title(title, fontsize=11)
-            _label(axes, np.array([w[key] for w in words], np.float64), [str(w["word"]) for w in words])
+            at = np.array([w[key] for w in words], np.float64)
+            _draw(axes, at, area, names)
+            axes.set_title(visible(title), fontsize=11)
+            _label(axes, at, [str(w["word"]) for w in words])
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(
             handles,
             labels,
             loc="lower center",
-            ncols=4,
+            ncols=columns,
             frameon=False,
             fontsize=9,
             markerscale=1.6,
@@ -76,15 +83,17 @@ def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: st
     )
 
 
-def _draw(axes: Any, at: NDArray[np.float64], area: NDArray[np.int64], areas: Sequence[str]) -> None:
-    for number in range(min(len(areas), len(_MARKS) + 1)):
-        is_rest = number == len(_MARKS)
-        colour, marker = _REST if is_rest else _MARKS[number]
-        rows = area >= number if is_rest else area == number
-        name = "other directories" if is_rest and len(areas) > number + 1 else visible(areas[number], max_chars=44)
-        axes.scatter(
-            *at[rows].T, s=13, c=colour, marker=marker, alpha=0.65, linewidths=0, label=name, zorder=1 if is_rest else 2
-        )
+def _names(areas: Sequence[str]) -> list[str]:
+    """Return what the marks stand for: each area, or all beyond those with a mark of their own together."""
+    names = [visible(name, max_chars=_LEGEND_LETTERS // 2) for name in areas]
+    return names if len(names) <= len(_MARKS) + 1 else [*names[: len(_MARKS)], "other directories"]
+
+
+def _draw(axes: Any, at: NDArray[np.float64], area: NDArray[np.int64], names: Sequence[str]) -> None:
+    for number, name in enumerate(names):
+        colour, marker = _MARKS[number] if number < len(_MARKS) else _REST
+        rows = area >= number if number == len(_MARKS) else area == number
+        axes.scatter(*at[rows].T, s=13, c=colour, marker=marker, alpha=0.65, linewidths=0, label=name, zorder=2)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():

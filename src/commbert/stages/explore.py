@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from commbert.artifacts import sha256_file, write_json, write_text
-from commbert.corpus.areas import areas_of_words
+from commbert.corpus.areas import areas_of_words, typical
 from commbert.errors import DataError, ModelError
 from commbert.evaluation.geometry import neighbours
 from commbert.evaluation.layout import LEAST_WORDS, lay_out
@@ -138,6 +138,8 @@ class _Words(ExploredWords):
     """The words of a page with what the page does not show."""
 
     ids: Ints
+    typical: NDArray[np.float64]
+    """[n] how much the word tells of its area."""
     n_left_out: int
     """Words of the code that are no keywords, and not among them."""
 
@@ -150,14 +152,15 @@ def _chosen(settings: ExploreSettings, telling: Sequence[str], data: ExploreInpu
             f"{data.words}: expected at least {LEAST_WORDS} words of the code that are no keywords, found {len(ids)}. "
             "Widen corpus.sources[].include."
         )
-    areas, area = areas_of_words(
+    areas, counts = areas_of_words(
         ids, files=data.files, shards=data.shards, folders=data.lexed, corpus_words=data.corpus_words, at_most=_AREAS
     )
     text = [every.text[i] for i in ids]
     place = {word: row for row, word in enumerate(text)}
     shown = [place[w] for w in telling_words(every, telling) if w in place]
     n_lines = every.n_lines[ids].astype(np.int64)
-    return _Words(text, n_lines, areas, area, shown, ids, len(every.candidates) - len(ids))
+    left_out = len(every.candidates) - len(ids)
+    return _Words(text, n_lines, areas, counts.argmax(axis=1), shown, ids, typical(counts), left_out)
 
 
 def _vectors(model: ExploredModel, words: Sequence[str], device: str) -> NDArray[np.float32]:
@@ -206,8 +209,9 @@ def _write_map(
     out: ExploreOutputs,
 ) -> dict[str, Any]:
     """Write positions and picture; return what the positions are worth."""
-    # Telling ones first, then by frequency: in this order the picture names them.
-    rows = np.array(list(dict.fromkeys([*words.telling, *range(len(words.word))]))[: settings.map_words], np.int64)
+    drawn = list(dict.fromkeys([*words.telling, *range(len(words.word))]))[: settings.map_words]
+    # In this order the picture names them.
+    rows = np.array(sorted(drawn, key=lambda row: (row not in words.telling, -words.typical[row])), np.int64)
     base, of_run = lay_out(vectors["base"][rows], vectors["run"][rows], seed=settings.seed)
     placed = [
         {

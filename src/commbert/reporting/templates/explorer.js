@@ -119,6 +119,7 @@
   const unknown = (text) => {
     shown.hidden = true;
     current = -1;
+    said.className = "";
     const near = alike(text);
     said.replaceChildren(element("b", plain(text)), ` is not among the ${count(data.words.length, "word", "words")} of this page.`);
     near.slice(0, 6).forEach((row, i) => said.append(i ? ", " : " Words that hold it: ", linkTo(row)));
@@ -131,7 +132,8 @@
     if (row < 0) { unknown(text); return; }
     current = row;
     input.value = data.words[row];
-    said.textContent = `Neighbours of ${data.words[row]}:`;
+    said.className = "heard";
+    said.textContent = `Neighbours of ${data.words[row]}`;
     document.title = `${data.words[row]} – ${title}`;
     show();
   };
