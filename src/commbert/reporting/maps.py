@@ -25,7 +25,7 @@ _MARKS = (
     ("#7a5230", "X"),
 )
 _REST = ("#8a8f98", ".")
-_SIDE_INCHES = 5.6
+_PANEL_INCHES = 5.4
 _FONT_POINTS = 7.5
 _LETTER = 0.62
 """Width of a letter of a sans-serif font, of its size, about; the reader's font is not known here."""
@@ -52,10 +52,10 @@ def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: st
         names = _names(areas)
         columns = 4 if max(map(len, names)) <= _LEGEND_LETTERS // 4 else 2
         foot = 0.4 + 0.21 * -(-len(names) // columns)
-        height = _SIDE_INCHES + foot + 0.3
-        figure = Figure(figsize=(2 * _SIDE_INCHES, height))
+        height = _PANEL_INCHES + foot + 0.3
+        figure = Figure(figsize=(2.08 * _PANEL_INCHES, height))
         panels = figure.subplots(1, 2)
-        figure.subplots_adjust(left=0.01, right=0.99, bottom=foot / height, top=1 - 0.3 / height, wspace=0.03)
+        figure.subplots_adjust(left=0.01, right=0.99, bottom=foot / height, top=1 - 0.3 / height, wspace=0.035)
         for axes, key, title in zip(panels, ("base", "run"), ("base model", f"run {run}"), strict=True):
             at = np.array([w[key] for w in words], np.float64)
             _draw(axes, at, area, names)
@@ -106,7 +106,7 @@ def _draw(axes: Any, at: NDArray[np.float64], area: NDArray[np.int64], names: Se
 
 def _label(axes: Any, at: NDArray[np.float64], words: Sequence[str]) -> None:
     """Name words in their order, each where no name stands already and none is cut off; those without a place not."""
-    width = height = _SIDE_INCHES * 72 * 0.95
+    width = height = _PANEL_INCHES * 72
     points = (at - [axes.get_xlim()[0], axes.get_ylim()[0]]) / np.ptp(axes.get_xlim()) * width
     taken = np.empty((0, 4))
     for (x, y), place, word in zip(points, at, words, strict=True):
