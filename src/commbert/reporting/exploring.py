@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from commbert.reporting.escaping import visible
+from commbert.reporting.escaping import one_line
 from commbert.reporting.rendering import render_html
 
 COSINE_STEPS = 32_767
@@ -101,9 +101,9 @@ def neighbours_page(
     script = _SCRIPT.read_text(encoding="utf-8")
     k = nearest["run"].index.shape[1]
     data = {
-        "words": [visible(word) for word in words.word],
+        "words": [one_line(word) for word in words.word],
         "lines": words.n_lines.tolist(),
-        "areas": [visible(area) for area in words.areas],
+        "areas": [one_line(area) for area in words.areas],
         "area": words.area.tolist(),
         "k": k,
         "steps": COSINE_STEPS,
@@ -124,10 +124,10 @@ def neighbours_page(
 
 
 def _telling(row: int, words: ExploredWords, nearest: Mapping[str, Nearest]) -> dict[str, Any]:
-    told: dict[str, Any] = {"row": row, "word": words.word[row], "lines": int(words.n_lines[row])}
+    told: dict[str, Any] = {"row": row, "word": one_line(words.word[row]), "lines": int(words.n_lines[row])}
     for name, found in nearest.items():
         pairs = zip(found.index[row], found.cosine[row], strict=True)
-        told[name] = [(words.word[i], float(cosine)) for i, cosine in list(pairs)[:_SHOWN_OF_TELLING]]
+        told[name] = [(one_line(words.word[i]), float(cosine)) for i, cosine in list(pairs)[:_SHOWN_OF_TELLING]]
     return told
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from commbert.reporting.escaping import visible
+from commbert.reporting.escaping import one_line
 from commbert.reporting.figures import STYLE, svg
 
 # Okabe & Ito 2008, "Color Universal Design": told apart without red-green vision; yellow, too faint on white, left out.
@@ -59,7 +59,7 @@ def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: st
         for axes, key, title in zip(panels, ("base", "run"), ("base model", f"run {run}"), strict=True):
             at = np.array([w[key] for w in words], np.float64)
             _draw(axes, at, area, names)
-            axes.set_title(visible(title), fontsize=11)
+            axes.set_title(one_line(title), fontsize=11)
             _label(axes, at, [str(w["word"]) for w in words])
         handles, labels = panels[0].get_legend_handles_labels()
         figure.legend(
@@ -77,7 +77,7 @@ def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: st
     n = len(words)
     return _described(
         picture,
-        f"Map of {n} words under the base model and under run {visible(run)}",
+        f"Map of {n} words under the base model and under run {one_line(run)}",
         "Each dot is a word, in the colour and shape of the directory that most of its lines are in; words that a "
         "model holds to be alike stand together. Left the base model, right the run; the axes have no unit.",
     )
@@ -85,7 +85,7 @@ def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: st
 
 def _names(areas: Sequence[str]) -> list[str]:
     """Return what the marks stand for: each area, or all beyond those with a mark of their own together."""
-    names = [visible(name, max_chars=_LEGEND_LETTERS // 2) for name in areas]
+    names = [one_line(name, max_chars=_LEGEND_LETTERS // 2) for name in areas]
     return names if len(names) <= len(_MARKS) + 1 else [*names[: len(_MARKS)], "other directories"]
 
 
@@ -112,7 +112,7 @@ def _label(axes: Any, at: NDArray[np.float64], words: Sequence[str]) -> None:
     for (x, y), place, word in zip(points, at, words, strict=True):
         if len(taken) == _MOST_LABELS:
             break
-        text = visible(word, max_chars=_LONGEST)
+        text = one_line(word, max_chars=_LONGEST)
         half = np.array([len(text) * _LETTER, 1.25]) * _FONT_POINTS / 2
         for dx, dy in _OFFSETS:
             centre = np.array([x + dx + np.sign(dx) * half[0], y + dy + np.sign(dy) * half[1] * (dx == 0)])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from commbert import tables
 from commbert.artifacts import atomic_file
-from commbert.reporting.escaping import visible
+from commbert.reporting.escaping import one_line
 
 DECIMALS = 6
 """Of the numbers in text files: each is within 5e-7 of the vector's own, and a cosine within 2e-5 at 384 dimensions.
@@ -53,9 +53,9 @@ def write_vectors(vectors: NamedVectors, out: VectorFiles, *, provenance: dict[s
     together row by row.
     """
     _write_parquet(vectors, out.parquet, provenance)
-    shown = [visible(word, max_chars=len(word)) for word in vectors.word]
+    shown = [one_line(word, max_chars=len(word)) for word in vectors.word]
     metadata = pl.DataFrame(
-        {"word": shown, "n_lines": vectors.n_lines, "area": [visible(a, max_chars=len(a)) for a in vectors.area]}
+        {"word": shown, "n_lines": vectors.n_lines, "area": [one_line(a, max_chars=len(a)) for a in vectors.area]}
     )
     with atomic_file(out.projector_metadata) as tmp:
         metadata.write_csv(tmp, separator="\t", quote_style="never")
