@@ -47,6 +47,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/explore.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sweep.smk"
 
@@ -83,6 +84,7 @@ rule evaluate:
 rule report:
     input:
         expand("reports/{run}_training_report.md", run=CONFIG.reported_runs),
+        expand("reports/{run}_neighbours.html", run=CONFIG.reported_runs),
 
 
 rule sweep:

@@ -214,6 +214,14 @@ WORD_VECTORS = Table(
     # where nothing is known of the word.
     _schema(word_id=pa.uint32(), vector=_list(pa.float32())),
 )
+EXPLORED_VECTORS = Table(
+    "runs/vectors",
+    1,
+    # Rows by word_id: the most frequent words of the code that are no keywords. Vectors have length 1, all of them
+    # equally many numbers; n_lines counts training lines, area is the part of the corpus with most lines of the word.
+    _schema(word_id=pa.uint32(), word=pa.string(), n_lines=pa.uint64(), area=pa.string(), vector=_list(pa.float32())),
+    dictionary=("area",),
+)
 FUNCTIONS = Table(
     "corpus/functions",
     1,

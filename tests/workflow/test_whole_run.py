@@ -40,6 +40,24 @@ def test_the_page_loads_nothing_and_runs_nothing(finished_run: Path) -> None:
     assert all(link.startswith("data:image/svg+xml;base64,") for link in found)
 
 
+def test_the_words_of_the_run_can_be_looked_up_beside_the_base_model(finished_run: Path) -> None:
+    page = (finished_run / "reports" / "final_neighbours.html").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    summary = json.loads((finished_run / "results/runs/final/explore.json").read_text())
+    assert len(data["words"]) == summary["words"]
+    assert summary["page"]["recall"] == {"base": 1.0, "run": 1.0}
+    # The run has been trained: it does not hold the same words to be alike.
+    assert data["base"]["index"] != data["run"]["index"]
+    assert "<svg" in (finished_run / "reports" / "figures" / "final_map.svg").read_text()
+    folder = finished_run / "results/runs/final/vectors"
+    assert {path.name for path in folder.iterdir()} == {
+        "vectors.parquet",
+        "projector.vectors.tsv",
+        "projector.metadata.tsv",
+        "vectors.word2vec.txt",
+    }
+
+
 def test_every_stage_of_the_run_has_its_time_in_the_report(finished_run: Path) -> None:
     context = json.loads((finished_run / "reports" / "final_training_report.json").read_text())
     stages = {s["stage"] for s in context["stages"]}

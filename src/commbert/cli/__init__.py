@@ -7,6 +7,7 @@ from pathlib import Path
 
 from commbert.artifacts import free_gib
 from commbert.cli import data as _data
+from commbert.cli import explore as _explore
 from commbert.cli import inspect as _inspect
 from commbert.cli import runs as _runs
 from commbert.cli import texts as _texts
@@ -18,7 +19,7 @@ from commbert.training.launch import RENDEZVOUS
 __all__ = ["app", "main"]
 
 _log = logging.getLogger("commbert")
-_COMMANDS = (_data, _texts, _runs, _inspect, _watch)
+_COMMANDS = (_data, _texts, _runs, _explore, _inspect, _watch)
 """Importing them registers their subcommands."""
 
 

@@ -103,3 +103,14 @@ def space_of_vectors(words: Words, vectors: Tensor, word_ids: Ints) -> Space:
 def words_needed(words: Words, *others: Sequence[int] | Ints) -> Ints:
     """Return the ids of all words of the code and of further ones, each once, ascending."""
     return np.unique(np.concatenate([np.arange(words.n_code), *others]).astype(np.int64))
+
+
+def telling_words(words: Words, asked: Sequence[str]) -> list[str]:
+    """Return those of the asked words that the code has and that are no keywords.
+
+    Where there are none: the twelve most frequent words of training that are made of several parts (``mcs_index``).
+    """
+    candidates = {words.text[i] for i in words.candidates}
+    fit = (words.text[i] for i in words.candidates if words.n_lines[i] > 0)
+    compound = [w for w in fit if "_" in w.strip("_") and w[0] != "_"]
+    return [w for w in asked if w in candidates] or compound[:12]

@@ -29,6 +29,11 @@ def visible(value: object, *, max_chars: int = 120) -> str:
     return "".join(c if c.isprintable() or c == "\n" else f"\\u{{{ord(c):x}}}" for c in text)
 
 
+def one_line(value: object, *, max_chars: int = 120) -> str:
+    """Return text as ``visible`` does, with line ends spelt out too: for a cell of a table of text, a label."""
+    return visible(value, max_chars=max_chars).replace("\n", "\\u{a}")
+
+
 def code_block(text: str) -> str:
     """Return text as an indented Markdown code block, which nothing in a line can end."""
     return "\n".join("    " + visible(line, max_chars=500) for line in text.splitlines())

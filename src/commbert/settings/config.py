@@ -12,6 +12,7 @@ from commbert.settings.base import Name, Section, merged
 from commbert.settings.baselines import BaselinesSettings
 from commbert.settings.corpus import CorpusSettings
 from commbert.settings.evaluation import EvaluationSettings
+from commbert.settings.explore import ExploreSettings
 from commbert.settings.model import ModelSettings
 from commbert.settings.pairs import PairsSettings
 from commbert.settings.report import ReportSettings
@@ -56,6 +57,8 @@ class Config(Section):
     """What is measured."""
     report: ReportSettings = ReportSettings()
     """What is printed."""
+    explore: ExploreSettings = ExploreSettings()
+    """What is shown of the word vectors."""
     sweep: SweepSettings = SweepSettings()
     """What the table of ablations compares."""
     runtime: RuntimeSettings = RuntimeSettings()

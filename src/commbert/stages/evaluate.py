@@ -33,7 +33,15 @@ from commbert.evaluation.scores import (
     pair_figures,
     write_scores,
 )
-from commbert.evaluation.words import ByFrequency, Space, Words, read_evaluated_words, space_of_vectors, words_needed
+from commbert.evaluation.words import (
+    ByFrequency,
+    Space,
+    Words,
+    read_evaluated_words,
+    space_of_vectors,
+    telling_words,
+    words_needed,
+)
 from commbert.known import Keys, read_known
 from commbert.nn.devices import choose_device
 from commbert.nn.encoder import Bert
@@ -434,16 +442,10 @@ def _neighbours(case: _Case) -> dict[str, list[list[Any]]]:
     words, settings = case.words, case.settings
     candidates = words.candidates
     place = {words.text[i]: row for row, i in enumerate(candidates)}
-    asked = [w for w in settings.telling_words if w in place] or _default_telling(words)
+    asked = telling_words(words, settings.telling_words)
     rows = np.array([place[w] for w in asked], np.int64)
     index, cosine = geometry.neighbours(case.space.vectors_of(candidates), settings.neighbours, queries=rows)
     return {
         word: [[words.text[candidates[i]], round(float(c), 4)] for i, c in zip(index[n], cosine[n], strict=True)]
         for n, word in enumerate(asked)
     }
-
-
-def _default_telling(words: Words) -> list[str]:
-    """Return the twelve most frequent words of training that are made of several parts (``mcs_index``)."""
-    fit = [i for i in words.candidates if words.n_lines[i] > 0]
-    return [words.text[i] for i in fit if "_" in words.text[i].strip("_") and words.text[i][0] != "_"][:12]
