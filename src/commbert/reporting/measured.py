@@ -95,7 +95,9 @@ def system_rows(
                 verdict = "run is better" if change["value"] > 0 else "run is worse"
             cells[key] = {**(value if is_told else {"value": None}), "verdict": verdict}
         made = took.get(f"train {name}") or took.get(f"baseline {name}") or {}
-        rows.append({"name": name, "cells": cells, "wall_s": made.get("wall_s"), "cpu_s": made.get("cpu_s")})
+        took_j = (made.get("energy") or {}).get("measured_j")
+        times = {"wall_s": made.get("wall_s"), "cpu_s": made.get("cpu_s"), "measured_j": took_j}
+        rows.append({"name": name, "cells": cells, **times})
     return rows
 
 
