@@ -53,7 +53,7 @@ def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Line]:
     for name in ("validation", "test"):
         share = splits[name]["lines"] / max(1, lines)
         asked = config["corpus"]["split"][name]
-        yield Line(f"share of lines for {name}", f"corpus.split.{name}", f"{asked:.1%}", f"{share:.1%}", _near(asked, share))
+        yield Line(f"share of lines for {name}", f"corpus.split.{name}", _pct(asked), _pct(share), _near(asked, share))
     tokenizer, added = config["tokenizer"], data["receipts"]["entries_added"]
     if tokenizer["mode"] == "keep":
         yield Line("new entries", "tokenizer.mode", "keep: none", f"{added:,}", AS_ASKED if not added else DIFFERS)
@@ -65,6 +65,10 @@ def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Line]:
     around = f"{windows['lines_before']} + 1 + {windows['lines_after']} lines, {windows['max_length']} tokens at most"
     lost = f"{found['tokens_per_window']:.1f} tokens on average, {found['windows_with_dropped_lines_pct']:.1f} % lost lines"
     yield Line("window", "windows.lines_before, lines_after, max_length", around, lost)
+
+
+def _pct(share: float) -> str:
+    return f"{100 * share:.1f} %"
 
 
 def _near(asked: float, done: float) -> str:
@@ -105,10 +109,10 @@ def _batches(
         hidden = sum(s["hidden_tokens"] for s in steps)
         share = hidden / max(1.0, done["windows_read"] * data["windows"]["train"]["tokens_per_window"])
         rate = asked["masking"]["rate"]
-        told = f"{share:.1%} ({hidden:,} tokens; of the mean window)"
+        told = f"{_pct(share)} ({hidden:,} tokens; of the mean window)"
         # Of a short window at least one token is hidden, so that the share is a little above the rate.
         verdict = AS_ASKED if abs(share - rate) <= 0.1 * rate else DIFFERS
-        yield Line("share of tokens hidden", "training.masking.rate", f"{rate:.1%}", told, verdict)
+        yield Line("share of tokens hidden", "training.masking.rate", _pct(rate), told, verdict)
     terms = [s["pair_terms"] for s in steps if s["pair_terms"]]
     if terms:
         ways = 2 if asked["contrastive"]["symmetric"] else 1
@@ -133,7 +137,7 @@ def _optimization(
     optimizer, peak = asked["optimizer"], max(s["learning_rate"] for s in steps)
     rate = optimizer["learning_rate"]
     verdict = AS_ASKED if isclose(peak, rate, rel_tol=0.05) else DIFFERS
-    shape = f"{rate:.2e}, {optimizer['schedule']}, warm-up {optimizer['warmup_fraction']:.0%}"
+    shape = f"{rate:.2e}, {optimizer['schedule']}, warm-up {_pct(optimizer['warmup_fraction'])}"
     ends = f"{peak:.2e}, {steps[-1]['learning_rate']:.2e} at the end"
     yield Line("peak learning rate", "training.optimizer.learning_rate", shape, ends, verdict)
     norm = f"largest before {done['largest_gradient_norm']:.2f}, cut in {done['clipped_steps_pct']:.0f} % of the steps"

@@ -83,19 +83,20 @@ def headline(run: str, evaluations: Mapping[str, Mapping[str, Any]], differences
 
 
 def tiles(run: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the few figures that stand on top: the run's, and that of the first column it is compared with."""
+    """Return the few figures that stand on top: the run's, and that of the first column that has it."""
     found = []
     for row in rows:
         ours = row["cells"][run]
         if row["key"] in _TOLD and ours["value"] is not None:
-            beside = row["cells"][columns[1]] if len(columns) > 1 else {"value": None}
+            other = next((name for name in columns if name != run and row["cells"][name]["value"] is not None), None)
+            beside = row["cells"][other] if other else {"value": None}
             found.append(
                 {
                     "label": _TOLD[row["key"]],
                     "value": ours["value"],
                     "low": ours["low"],
                     "high": ours["high"],
-                    "beside": columns[1] if beside["value"] is not None else None,
+                    "beside": other,
                     "beside_value": beside["value"],
                     "verdict": beside.get("verdict", ""),
                 }

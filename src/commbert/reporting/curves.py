@@ -11,16 +11,16 @@ from matplotlib.figure import Figure
 from commbert.reporting.figures import COLOURS, LIGHT, MARKERS, STYLE, svg
 from commbert.reporting.training import FURTHER
 
-_SMOOTH = 0.1
 _MOST_POINTS = 600
 """Longer curves are drawn as the mean, least and most of so many stretches: a picture stays small, no peak is lost."""
 _FEW_POINTS = 30
 
+Array = np.ndarray[Any, np.dtype[np.float64]]
 Rows = Sequence[dict[str, Any]]
 
 
 def loss_figure(steps: Rows, validations: Rows) -> str:
-    """Return the loss curves: every step thin, a running mean thick; below, what the validations found."""
+    """Return the loss curves: every step thin, the mean over the steps around it thick; below, what the validations found."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 6.2), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
@@ -105,8 +105,11 @@ def _legend(axes: Axes, columns: int = 1) -> None:
         axes.legend(loc="best", fontsize=9, ncols=columns)
 
 
-def _running_mean(values: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    out = values.copy()
-    for i in range(1, len(out)):
-        out[i] = (1 - _SMOOTH) * out[i - 1] + _SMOOTH * values[i]
-    return out
+def _running_mean(values: Array) -> Array:
+    """Return the mean over the twentieth of the steps that lies around each: it neither lags nor starts elsewhere."""
+    n = len(values)
+    half = max(1, n // 40)
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    at = np.arange(n)
+    reach = np.minimum(half, np.minimum(at, n - 1 - at))
+    return np.asarray((sums[at + reach + 1] - sums[at - reach]) / (2 * reach + 1))

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -77,11 +78,11 @@ def comparison_figure(rows: Sequence[dict[str, Any]], columns: Sequence[str]) ->
                 label=visible(name, max_chars=40),
             )
         axes.axvline(0.5, color=LIGHT["soft"], linewidth=0.8, linestyle="--")
-        axes.set_yticks(range(len(shown)), [r["label"] for r in shown])
+        axes.set_yticks(range(len(shown)), ["\n".join(wrap(r["label"], 27)) for r in shown], fontsize=10)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_xlabel("value with 95 % interval (dashed: chance level of an AUC)")
-        axes.legend(frameon=True, loc="best")
+        figure.legend(loc="outside upper center", ncols=min(4, len(columns)))
         told = ", ".join(columns)
         return svg(figure, title="Figures before and after", description=f"Values with 95 % intervals of {told}")
 
