@@ -48,7 +48,8 @@ def timeline_figure(samples: pa.Table | None, *, stage: str) -> str | None:
                     _line(axes, x, y, visible(device, max_chars=30), COLOURS[devices.index(device) % 6])
             axes.set_ylabel(title)
             axes.set_ylim(bottom=0)
-            axes.legend(loc="best", fontsize=9, ncols=4)
+        of_each = {line.get_label(): line for axes in all_axes for line in axes.lines}
+        figure.legend(of_each.values(), of_each.keys(), loc="outside upper center", ncols=6)
         all_axes[-1].set_xlabel(f"time since the stage {visible(stage)} began to be sampled (s)")
         told = f"{', '.join(panels)} of {', '.join(devices)} while the stage ran"
         return svg(figure, title=f"Devices during {stage}", description=told)
