@@ -94,7 +94,7 @@ def evaluation(value: float) -> dict[str, Any]:
         "figures": dict.fromkeys([*keys, *(f"auc_{rung}" for rung in rungs)], figure),
         "controls": {r: {"blind": 0.5, "classifier": None, "frequency": 0.5, "n": 7} for r in rungs},
         "retrieval": {"retrieval": {"popularity_mrr": 0.1}},
-        "geometry": {"effective_rank": 0.1, "collapse": []},
+        "geometry": {"alignment": 1.0, "effective_rank": 0.1, "collapse": []},
         "strata": [{"rung": "lexical", "by": "lines", "bucket": "0 lines", "auc": figure, "n": 9}],
         "opposites": {"n": 2, "rate": 0.5, "mutual_rate": None, "examples": [["ul_x", "dl_x"]]},
         "neighbours": {"pusch": [["pucch", 0.9], ["pdsch", 0.8]]},

@@ -57,6 +57,7 @@ def _environment(*, autoescape: bool) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["yaml"] = as_yaml
+    environment.filters["shown"] = visible
     environment.filters["n"] = _number
     environment.filters["s"] = _significant
     environment.filters["duration"] = _duration
