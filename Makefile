@@ -57,8 +57,9 @@ benchmark: $(VENV)/.test ## a training step against its alternatives, into repor
 benchmark-data: $(VENV)/.test ## the data stages against their alternatives, 20k to 5M lines, into reports/ (half an hour)
 	$(SMK) results/base
 	$(BIN)/python tests/benchmarks/data.py $(ARGS)
-schema: $(VENV)/.run     ## workflow/schemas/config.schema.json from the settings
+schema: $(VENV)/.run     ## workflow/schemas/ from the settings and from the report
 	$(BIN)/commbert schema --out workflow/schemas/config.schema.json
+	$(BIN)/commbert schema --of report --out workflow/schemas/report.schema.json
 lock:            ## constraints.txt anew (needs uv); torch stands without a local version: CPU here, CUDA there
 	{ grep '^#' constraints.txt; \
 	  uv pip compile -q --universal --python-version 3.11 --no-emit-package torch --no-annotate --no-header --extra dev \

@@ -4,10 +4,13 @@ import html
 import json
 import re
 import shutil
+from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
 from commbert import tables
@@ -15,6 +18,7 @@ from commbert.artifacts import read_json, write_json
 from commbert.baselines.vectors import write_vectors
 from commbert.evaluation.scores import difference, read_scores
 from commbert.reporting.measured import SYSTEM_FIGURES
+from commbert.settings.base import merged
 from commbert.settings.config import load
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.runtime import RuntimeSettings
@@ -100,8 +104,12 @@ def _report(stages, made, out, *, compare_with=("base", "collapsed"), others=OTH
         usage_folder=made / "logs",
         others={name: made / name / "evaluation.json" for name in others},
     )
-    files = (out / "r.md", out / "r.json", out / "r.html", out / "figures" / "l.svg", out / "figures" / "f.svg")
+    names = ("r.md", "r.json", "r.html", "card.md", "settings.yaml")
+    pictures = ("loss", "figures", "optimizer", "timeline")
+    files = [out / name for name in names] + [out / "figures" / f"{name}.svg" for name in pictures]
+    files += [out / "tables" / f"{name}.csv" for name in ("figures", "stages")]
     report.run("final", config=load(raw).settings_of("final"), inputs=inputs, outputs=report.ReportOutputs(*files))
+    (out / "config.json").write_text(json.dumps(raw))
     return files
 
 
@@ -229,3 +237,58 @@ def test_a_report_repeated_is_the_same_bytes(stages, made, files, tmp_path):
 
 def test_the_report_is_strict_json(files):
     json.loads(files[1].read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+def test_the_report_keeps_its_published_schema(context):
+    schema = Path(__file__).parents[2] / "workflow" / "schemas" / "report.schema.json"
+    jsonschema.Draft202012Validator(read_json(schema)).validate(context)
+
+
+def test_the_code_that_loads_the_model_runs_and_gives_its_vectors(files, context):
+    markdown = files[0].read_text(encoding="utf-8")
+    code = markdown.partition("## Load the model")[2].partition("## ")[0]
+    found: dict = {}
+    exec("\n".join(line.removeprefix("    ") for line in code.strip("\n").splitlines()), found)
+    assert found["vectors"].shape == (2, read_json(Path(context["model_folder"]) / "config.json")["hidden_size"])
+    assert torch.allclose(found["vectors"].norm(dim=1), torch.ones(2))
+    assert found["guesses"]
+
+
+def test_the_settings_file_makes_the_same_settings_again_over_the_same_configuration(files, context):
+    raw = json.loads((files[0].parent / "config.json").read_text())
+    laid_over = merged(raw, yaml.safe_load(files[4].read_text(encoding="utf-8")))
+    assert json.loads(load(laid_over).settings_of("final")) == context["settings"]
+
+
+def test_what_was_done_is_what_was_asked_for(context):
+    found = {line["what"]: line for line in context["asked"]}
+    told = {what for what, line in found.items() if line["verdict"] == "differs"}
+    assert told <= {"passes", "share of lines for validation", "share of lines for test", "share of tokens hidden"}
+    assert found["steps"]["done"] == "4 of 4 planned"
+    assert found["windows of a step"]["done"] == "8.0"
+    assert found["pairs of a step"]["done"] == "8.0"
+    assert float(found["peak learning rate"]["done"].split(",")[0]) == pytest.approx(1.0e-3)
+
+
+def test_a_run_whose_usage_holds_no_energy_says_so_and_gives_no_number(context, files):
+    assert context["cost"]["run"]["kwh"] is None
+    assert context["cost"]["per_1000_windows_wh"] is None
+    assert {r["stages"] for r in context["cost"]["reasons"]} == {len(context["stages"])}
+    assert "energy of this run was not measured" in files[0].read_text(encoding="utf-8")
+    assert "No sensor was sampled" in files[8].read_text(encoding="utf-8")
+
+
+def test_the_hard_gain_is_the_mean_of_both_hard_figures_on_the_test_split(context, evaluations):
+    of = {name: evaluations[name]["figures"] for name in ("final", "base")}
+    keys = ("auc_frequency_matched_novel", "retrieval_mrr")
+    gain = sum(of["final"][key]["value"] - of["base"][key]["value"] for key in keys) / 2
+    assert context["cost"]["hard_gain_points"] == pytest.approx(100 * gain)
+
+
+def test_the_card_holds_figures_licences_use_and_limits(files, context):
+    card = files[3].read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name:")
+    cell = next(row for row in context["rows"] if row["key"] == "retrieval_mrr")["cells"]["final"]
+    assert cell["text"] in card
+    for part in ("## Intended use", "## Limits", "## Energy", "licence", "Not measured"):
+        assert part in card

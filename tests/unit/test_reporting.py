@@ -2,15 +2,15 @@
 
 import html
 import re
-from types import SimpleNamespace
 
 import pytest
 from markdown_it import MarkdownIt
 
+import report_case
 from commbert.leakage import LONG_LINE_TOKENS
-from commbert.reporting.context import _corpus
+from commbert.reporting.context import build_context, corpus_section
+from commbert.reporting.curves import loss_figure, optimizer_figure
 from commbert.reporting.escaping import code_block, markdown_cell, visible
-from commbert.reporting.figures import loss_figure
 from commbert.reporting.rendering import render_html, render_markdown
 
 HOSTILE = [
@@ -32,6 +32,7 @@ HOSTILE = [
     "https://example.invalid",
     "x" * 10_000,
 ]
+PICTURES = {name: "<svg/>" for name in ("loss", "comparison", "optimizer")}
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
@@ -64,16 +65,18 @@ def test_nothing_in_a_line_ends_a_code_block() -> None:
 
 def test_settings_with_markup_are_text_in_the_page(minimal_context: dict) -> None:
     minimal_context["settings"] = {"corpus": {"name": "</pre><script>alert(1)</script>"}}
-    minimal_context["neighbours"] = [{"word": "<b>w</b>", "columns": {"final": ["<i>x</i>"]}}]
-    page = render_html("report.html.j2", minimal_context, {"loss": "<svg/>", "comparison": "<svg/>"})
-    assert "<script>" not in page
+    minimal_context["neighbours"] = [{"word": "<b>w</b>", "columns": {"final": ["<i>x</i>"], "base": []}}]
+    page = render_html("report.html.j2", minimal_context, PICTURES)
+    assert page.count("<script") == 1  # ours
+    assert "alert" not in page.partition("<script")[2]
     assert "<b>" not in page
     assert "<i>" not in page
 
 
 def test_the_same_values_give_the_same_picture() -> None:
-    steps = [{"step": i, "loss": 1.0 / i, "mlm_loss": None, "contrastive_loss": 2.0} for i in range(1, 5)]
+    steps = [report_case.step(i, mlm_loss=None) for i in range(1, 5)]
     assert loss_figure(steps, []) == loss_figure(steps, [])
+    assert optimizer_figure(steps, max_gradient_norm=1.0) == optimizer_figure(steps, max_gradient_norm=1.0)
 
 
 def test_a_run_of_one_step_without_validation_has_a_picture() -> None:
@@ -82,7 +85,7 @@ def test_a_run_of_one_step_without_validation_has_a_picture() -> None:
 
 def test_the_markdown_report_says_that_it_was_resumed(minimal_context: dict) -> None:
     minimal_context["training"]["resumed_at_steps"] = [3, 7]
-    text = render_markdown("report.md.j2", {**minimal_context, "figures": {"loss": "l.svg", "comparison": "c.svg"}})
+    text, _ = both(minimal_context)
     assert "| resumed at steps | 3, 7 |" in text
 
 
@@ -102,17 +105,15 @@ def test_the_picture_shows_each_figure_of_the_validations(key: str) -> None:
 
 def both(context: dict) -> tuple[str, str]:
     """Return the report as text of its Markdown and of its page, without markup."""
-    figures = {"loss": "<svg/>", "comparison": "<svg/>"}
-    page = render_html("report.html.j2", context, figures)
-    return render_markdown("report.md.j2", {**context, "figures": figures}), html.unescape(
-        re.sub(r"<[^>]+>", " ", page)
-    )
+    page = render_html("report.html.j2", context, PICTURES).partition("<body")[2].partition("<script")[0]
+    text = html.unescape(re.sub(r"<[^>]+>", " ", page))
+    return render_markdown("report.md.j2", {**context, "figures": PICTURES}), text
 
 
 def made_of(facts: dict, *, redact: bool = True) -> dict:
     """Return the corpus section of a report on a corpus of these facts."""
     ingest = {"accounting": {}, "sources": [], **facts}
-    return _corpus(SimpleNamespace(ingest=ingest, config={"corpus": {"redact_secrets": redact}}))
+    return corpus_section(ingest, is_redacted=redact)
 
 
 def test_the_accounting_ends_with_what_came_in_the_sum_of_all_its_rows() -> None:
@@ -121,6 +122,7 @@ def test_the_accounting_ends_with_what_came_in_the_sum_of_all_its_rows() -> None
 
 
 def test_both_reports_show_the_total_of_the_accounting_last(minimal_context: dict) -> None:
+    minimal_context["corpus"]["came_in"] = {"files": 4, "bytes": 5, "lines": 6}
     markdown, page = both(minimal_context)
     assert "| used | 1 | 2 | 3 |\n| came in | 4 | 5 | 6 |\n" in markdown
     assert re.search(r"used\s+1\s+2\s+3\s+came in\s+4\s+5\s+6\s", page)
@@ -175,7 +177,7 @@ def test_the_number_of_directories_is_of_all_and_not_of_those_that_are_listed(mi
     markdown, page = both(minimal_context)
     assert "| 61: s:d |" in markdown
     assert "| 61 |" in markdown  # training lists none
-    assert page.count("61") == 3
+    assert len(re.findall(r" 61(: s:d)? ", page)) == 3
 
 
 def test_the_report_names_the_length_of_a_long_line(minimal_context: dict) -> None:
@@ -186,111 +188,4 @@ def test_the_report_names_the_length_of_a_long_line(minimal_context: dict) -> No
 
 @pytest.fixture
 def minimal_context() -> dict:
-    split = {"files": 1, "lines": 2, "n_directories": 61, "directories": ["s:d"]}
-    window = {"windows": 1, "tokens_per_window": 2.0, "windows_with_dropped_lines_pct": 0.0}
-    cell = {"text": "0.5", "value": 0.5, "low": 0.4, "high": 0.6}
-    fertility = {"tokens_per_word": 1.0, "one_token_words_pct": 100.0}
-    splits = ("train", "validation", "test")
-    return {
-        "run": "final",
-        "columns": ["final"],
-        "headline": ["a sentence"],
-        "rows": [{"key": "k", "label": "L", "meaning": "", "cells": {"final": cell}}],
-        "meters": ["what leaks"],
-        "alarms": [],
-        "system_figures": ["AUC"],
-        "systems": [
-            {"name": "final", "cells": {"auc": {"value": 0.5, "verdict": ""}}, "wall_s": 1.0, "cpu_s": None},
-            {"name": "ppmi_svd", "cells": {"auc": {"value": None, "verdict": ""}}, "wall_s": None, "cpu_s": None},
-        ],
-        "controls": [{"rung": "english", "n": 7, "model": 0.5, "blind": 0.5, "classifier": None, "frequency": 0.5}],
-        "strata": [
-            {"rung": "lexical", "by": "lines", "bucket": "0 lines", "cells": {"final": {**cell, "n": 7}}},
-        ],
-        "opposites": [
-            {"name": "final", "n": 2, "rate": 0.5, "mutual_rate": None, "examples": [["ul_x", "dl_x"]]},
-        ],
-        "geometry": [{"label": "Effective rank", "values": {"final": 0.1, "ppmi_svd": None}}],
-        "popularity_mrr": 0.1,
-        "leakage": {
-            "test": {
-                "lines_seen_in_training_pct": 1.0,
-                "long_lines_seen_in_training_pct": 1.0,
-                "windows_seen_in_training_pct": 1.0,
-            }
-        },
-        "corpus": {
-            "sources": [
-                {
-                    "name": "s",
-                    "kind": "git",
-                    "license": "MIT",
-                    "place": "https://h.invalid/r",
-                    "state": "0" * 40,
-                    "digests": ["digest f00"],
-                    "files_used": 1,
-                    "lines_used": 3,
-                }
-            ],
-            "accounting": {"used": {"files": 1, "bytes": 2, "lines": 3}},
-            "came_in": {"files": 4, "bytes": 5, "lines": 6},
-            "secrets_looked_for": True,
-            "secrets": {},
-            "skipped_examples": [],
-            "split_by": "directory",
-            "splits": dict.fromkeys(splits, split),
-        },
-        "words": {"words": 1, "words_in_training": 1},
-        "windows": dict.fromkeys(splits, window),
-        "pairs": {"known_pairs": 1, **{s: {"same_line": 1} for s in splits}},
-        "receipts": {
-            "entries_before": 1,
-            "entries_after": 1,
-            "entries_added": 0,
-            "entries_added_seen_in_heldout_pct": 0.0,
-            "new_rows_never_trained": 0,
-            "english_words_recut": 0,
-            "english_words_checked": 1,
-            "first_words": [],
-            "fertility": {"before": fertility, "after": fertility},
-        },
-        "training": {
-            "steps": 1,
-            "planned_steps": 1,
-            "stopped_early": False,
-            "best_step": None,
-            "best_metric": "hard",
-            "figures_at_best": {"hard": 0.4, "retrieval_mrr": 0.2, "mlm_loss": None},
-            "windows_epochs": 1.0,
-            "pairs_epochs": 1.0,
-            "first_loss": 1.0,
-            "last_loss": 1.0,
-            "largest_gradient_norm": 1.0,
-            "trained_s": 1.0,
-            "tokens": 1,
-            "tokens_per_s": 1.0,
-            "median_gradient_norm": 1.0,
-            "clipped_steps_pct": 0.0,
-            "last_temperature": 0.05,
-            "collapsed_at_steps": [],
-            "strategy": "single",
-            "strategy_reason": "one process",
-            "mean_negatives_per_anchor": None,
-            "mean_masked_out_pct": None,
-            "device": "cpu",
-            "world_size": 1,
-            "precision": "fp32",
-            "precision_reason": "as set",
-            "resumed_at_steps": [],
-            "parameters_trained": 1,
-        },
-        "model": {"average": {"share": 0.25}},
-        "neighbours": [],
-        "stages": [],
-        "stages_total_s": 0.0,
-        "machine": {"cpu": "c", "cores": 1, "memory_gib": 1.0, "gpus": []},
-        "environment": {"commit": None, "versions": {"python": "3"}},
-        "settings": {},
-        "settings_digest": "0",
-        "digests": {},
-    }
+    return build_context(report_case.sources())

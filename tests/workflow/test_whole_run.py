@@ -26,7 +26,7 @@ def test_the_report_stands_in_three_forms(finished_run: Path) -> None:
     assert f"{value:.3f}" in page
 
 
-def test_the_page_loads_nothing_and_runs_nothing(finished_run: Path) -> None:
+def test_the_page_loads_nothing(finished_run: Path) -> None:
     found: list[str] = []
 
     class Links(HTMLParser):
@@ -37,7 +37,7 @@ def test_the_page_loads_nothing_and_runs_nothing(finished_run: Path) -> None:
     parser = Links()
     parser.feed((finished_run / "reports" / "final_training_report.html").read_text())
     assert found
-    assert all(link.startswith("data:image/svg+xml;base64,") for link in found)
+    assert all(link.startswith(("data:image/svg+xml;base64,", "#")) for link in found)
 
 
 def test_the_words_of_the_run_can_be_looked_up_beside_the_base_model(finished_run: Path) -> None:

@@ -26,13 +26,25 @@ rule report_run:
             category="Reports",
             labels={"run": "{run}", "format": "Markdown"},
         ),
-        json="reports/{run}_training_report.json",
+        json=report(
+            "reports/{run}_training_report.json",
+            caption="../report/training_report_json.rst",
+            category="Reports",
+            labels={"run": "{run}", "format": "JSON"},
+        ),
         html=report(
             "reports/{run}_training_report.html",
             caption="../report/training_report.rst",
             category="Reports",
             labels={"run": "{run}", "format": "HTML"},
         ),
+        card=report(
+            "reports/{run}_model_card.md",
+            caption="../report/model_card.rst",
+            category="Reports",
+            labels={"run": "{run}", "format": "model card"},
+        ),
+        settings="reports/{run}_settings.yaml",
         loss=report(
             "reports/figures/{run}_loss.svg",
             caption="../report/loss.rst",
@@ -44,6 +56,30 @@ rule report_run:
             caption="../report/figures.rst",
             category="Figures",
             labels={"run": "{run}", "figure": "before and after"},
+        ),
+        optimizer=report(
+            "reports/figures/{run}_optimizer.svg",
+            caption="../report/optimizer.rst",
+            category="Figures",
+            labels={"run": "{run}", "figure": "learning rate, gradient norm, speed"},
+        ),
+        timeline=report(
+            "reports/figures/{run}_timeline.svg",
+            caption="../report/timeline.rst",
+            category="Figures",
+            labels={"run": "{run}", "figure": "devices over time"},
+        ),
+        figures_table=report(
+            "reports/tables/{run}_figures.csv",
+            caption="../report/figures_table.rst",
+            category="Tables",
+            labels={"run": "{run}", "table": "before and after"},
+        ),
+        stages_table=report(
+            "reports/tables/{run}_stages.csv",
+            caption="../report/stages_table.rst",
+            category="Tables",
+            labels={"run": "{run}", "table": "stages: time, memory, energy, cost"},
         ),
     log:
         text="results/logs/report.{run}.log",
@@ -66,4 +102,7 @@ rule report_run:
         "--training {input.training} --metrics {input.metrics} --model {input.model} "
         "--evaluation {input.evaluation} {params.others:q} --usage-folder results/logs "
         "--markdown-out {output.markdown} --json-out {output.json} --html-out {output.html} "
-        "--loss-out {output.loss} --figures-out {output.metric} --log {log.text} --usage {log.usage}"
+        "--card-out {output.card} --settings-out {output.settings} --loss-out {output.loss} "
+        "--figures-out {output.metric} --optimizer-out {output.optimizer} --timeline-out {output.timeline} "
+        "--figures-table-out {output.figures_table} --stages-table-out {output.stages_table} "
+        "--log {log.text} --usage {log.usage}"

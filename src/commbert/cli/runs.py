@@ -217,8 +217,15 @@ def report(
     markdown_out: Out,
     json_out: Out,
     html_out: Out,
+    card_out: Out,
+    settings_out: Out,
     loss_out: Out,
     figures_out: Out,
+    optimizer_out: Out,
+    timeline_out: Out,
+    figures_table_out: Out,
+    stages_table_out: Out,
+    embedding_map: Annotated[Path | None, typer.Option(help="SVG of the words on a plane, to be shown.")] = None,
     other: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE of another evaluation.json; one column each.")
     ] = None,
@@ -235,9 +242,14 @@ def report(
             run,
             config=config,
             inputs=stage.ReportInputs(
-                ingest, words, receipts, windows, pairs, training, metrics, model, evaluation, usage_folder, others
+                *(ingest, words, receipts, windows, pairs, training, metrics, model, evaluation, usage_folder),
+                others=others,
+                embedding_map=embedding_map,
             ),
-            outputs=stage.ReportOutputs(markdown_out, json_out, html_out, loss_out, figures_out),
+            outputs=stage.ReportOutputs(
+                *(markdown_out, json_out, html_out, card_out, settings_out),
+                *(loss_out, figures_out, optimizer_out, timeline_out, figures_table_out, stages_table_out),
+            ),
         )
 
     run_stage("report", log, usage, work)
@@ -308,8 +320,12 @@ def _rows_of(plan: str) -> dict[str, tuple[dict[str, Any], list[str]]]:
 
 
 @app.command()
-def schema(out: Out) -> None:
-    """Write the JSON schema of config.yaml, for editors."""
+def schema(
+    out: Out, of: Annotated[str, typer.Option(help="config (config.yaml) or report (the JSON report).")] = "config"
+) -> None:
+    """Write the JSON schema of config.yaml, for editors, or of the JSON report, for its readers."""
+    from commbert.reporting.schema import json_schema as report_schema
     from commbert.settings.config import json_schema
 
-    write_json(out, json_schema())
+    _one_of("--of", of, ("config", "report"))
+    write_json(out, report_schema() if of == "report" else json_schema())

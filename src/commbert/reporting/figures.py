@@ -1,67 +1,63 @@
-"""Pictures of a report, as SVG that is the same for the same values."""
+"""Pictures of a report, as SVG that is the same for the same values and readable on light and dark paper."""
 
 import io
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
+from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from commbert.reporting.escaping import visible
+
+LIGHT = {
+    "paper": "#ffffff",
+    "ink": "#1d2530",
+    "line": "#c3cad4",
+    "soft": "#667080",
+    "series": ("#1f5fa8", "#b4490f", "#2c7d4f", "#7a3f98", "#8a6d00", "#0f7285"),
+}
+DARK = {
+    "paper": "#151a21",
+    "ink": "#e6eaf0",
+    "line": "#46515f",
+    "soft": "#98a3b3",
+    "series": ("#85b7ee", "#f0a070", "#6fd39a", "#d0a3ea", "#e3c45c", "#66cfe0"),
+}
+COLOURS: tuple[str, ...] = (*LIGHT["series"], "#555555")
+MARKERS = ("o", "^", "D", "s", "v", "P")
 STYLE: Any = {
     "svg.hashsalt": "commbert",
     "svg.fonttype": "none",
     "font.family": "sans-serif",
-    "font.size": 10,
+    "font.size": 11,
+    "figure.facecolor": LIGHT["paper"],
+    "savefig.facecolor": LIGHT["paper"],
+    "axes.facecolor": LIGHT["paper"],
+    "text.color": LIGHT["ink"],
+    "axes.labelcolor": LIGHT["ink"],
+    "xtick.color": LIGHT["ink"],
+    "ytick.color": LIGHT["ink"],
+    "axes.edgecolor": LIGHT["soft"],
+    "grid.color": LIGHT["line"],
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
-    "grid.alpha": 0.3,
+    "axes.axisbelow": True,
+    "grid.linewidth": 0.6,
+    "legend.framealpha": 0.85,
+    "legend.facecolor": LIGHT["paper"],
+    "legend.edgecolor": LIGHT["paper"],
     "text.parse_math": False,
 }
-COLOURS = ("#1f5fa8", "#c2571a", "#2c7d4f", "#7a3f98", "#555555")
-_SMOOTH = 0.1
-
-
-def loss_figure(steps: Sequence[dict[str, Any]], validations: Sequence[dict[str, Any]]) -> str:
-    """Return the loss curves: every step thin, a running mean thick; below, what the validations found."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 6.2), layout="constrained")
-        top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-        names = (("loss", "joint loss"), ("mlm_loss", "MLM"), ("contrastive_loss", "word pairs (InfoNCE)"))
-        for (key, label), colour in zip(names, COLOURS, strict=False):
-            points = [(s["step"], s[key]) for s in steps if s[key] is not None]
-            if points:
-                x, y = zip(*points, strict=True)
-                top.plot(x, y, color=colour, alpha=0.25, linewidth=0.8)
-                top.plot(x, _running_mean(y), color=colour, linewidth=1.8, label=label)
-        top.set_ylabel("loss (nats)")
-        top.legend(frameon=False)
-        _validation_axes(bottom, validations)
-        bottom.set_xlabel("step")
-        return svg(figure)
-
-
-def _validation_axes(axes: Any, validations: Sequence[dict[str, Any]]) -> None:
-    for key, label, marker, colour in (
-        ("auc_frequency_matched", "AUC, frequency-matched", "o", COLOURS[3]),
-        ("auc_frequency_matched_novel", "same, novel pairs", "^", COLOURS[0]),
-        ("retrieval_mrr", "retrieval MRR", "D", COLOURS[2]),
-        ("mlm_top1", "MLM top-1 accuracy", "s", COLOURS[1]),
-    ):
-        points = [(v["step"], v[key]) for v in validations if v.get(key) is not None]
-        if points:
-            x, y = zip(*points, strict=True)
-            axes.plot(x, y, marker=marker, color=colour, label=label)
-    axes.set_ylabel("on validation")
-    if axes.lines:
-        axes.legend(frameon=False)
 
 
 def comparison_figure(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> str:
     """Return the figures of all columns with their intervals, one line per figure; only those between 0 and 1."""
     shown = [r for r in rows if "mlm_loss" not in r["key"]]
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8, 0.55 * len(shown) + 1.2), layout="constrained")
+        figure = Figure(figsize=(7.5, 0.42 * len(shown) + 1.2), layout="constrained")
         axes = figure.subplots()
         for place, name in enumerate(columns):
             colour = COLOURS[place % len(COLOURS)]
@@ -70,33 +66,61 @@ def comparison_figure(rows: Sequence[dict[str, Any]], columns: Sequence[str]) ->
                 (i + offset, r["cells"][name]) for i, r in enumerate(shown) if r["cells"][name]["value"] is not None
             ]
             for y, cell in points:
-                axes.plot([cell["low"], cell["high"]], [y, y], color=colour, linewidth=2, alpha=0.6)
+                low, high = (cell["value"] if cell[key] is None else cell[key] for key in ("low", "high"))
+                axes.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.6)
             axes.plot(
                 [cell["value"] for _, cell in points],
                 [y for y, _ in points],
-                "o",
+                MARKERS[place % len(MARKERS)],
+                linestyle="none",
                 color=colour,
                 markersize=5,
-                label=name,
+                label=visible(name, max_chars=40),
             )
-        axes.axvline(0.5, color="#999999", linewidth=0.8, linestyle="--")
-        axes.set_yticks(range(len(shown)), [r["label"] for r in shown])
+        axes.axvline(0.5, color=LIGHT["soft"], linewidth=0.8, linestyle="--")
+        axes.set_yticks(range(len(shown)), ["\n".join(wrap(r["label"], 27)) for r in shown], fontsize=10)
         axes.invert_yaxis()
         axes.set_xlim(0, 1)
         axes.set_xlabel("value with 95 % interval (dashed: chance level of an AUC)")
-        axes.legend(frameon=False, loc="lower right")
-        return svg(figure)
+        figure.legend(loc="outside upper center", ncols=min(4, len(columns)))
+        told = ", ".join(columns)
+        return svg(figure, title="Figures before and after", description=f"Values with 95 % intervals of {told}")
 
 
-def _running_mean(values: Sequence[float]) -> list[float]:
-    out: list[float] = []
-    for value in values:
-        out.append(value if not out else (1 - _SMOOTH) * out[-1] + _SMOOTH * value)
-    return out
+def empty_figure(text: str) -> str:
+    """Return a picture that says why there is none."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.5, 1.2))
+        figure.text(0.5, 0.5, text, ha="center", va="center")
+        return svg(figure, title=text)
 
 
-def svg(figure: Figure) -> str:
-    """Return the picture as SVG, the same for the same picture."""
+def svg(figure: Figure, *, title: str = "", description: str = "") -> str:
+    """Return the picture as SVG, the same for the same picture.
+
+    Colours of the light palette turn into those of the dark one where the reader's screen is dark; a viewer that knows
+    no style sheets shows the light one.
+
+    Args:
+        title: What a screen reader calls the picture.
+        description: What it says of its contents.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": "commbert"})
-    return buffer.getvalue()
+    text = buffer.getvalue()
+    begin = text.index("<svg")
+    end = text.index(">", begin) + 1
+    told = f"<title>{escape(visible(title))}</title>" if title else ""
+    told += f"<desc>{escape(visible(description, max_chars=400))}</desc>" if description else ""
+    tag = text[begin : end - 1] + ' role="img">'
+    return text[:begin] + tag + f"\n {told}<style>{_dark_style()}</style>" + text[end:]
+
+
+def _dark_style() -> str:
+    pairs = [(LIGHT[name], DARK[name]) for name in ("paper", "ink", "line", "soft")]
+    pairs += zip(LIGHT["series"], DARK["series"], strict=True)
+    rules = [
+        f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}' for light, dark in pairs for kind in ("fill", "stroke")
+    ]
+    # Text in the default colour has none of its own in matplotlib's SVG.
+    return "@media screen and (prefers-color-scheme: dark){text{fill:%s}%s}" % (DARK["ink"], "".join(rules))

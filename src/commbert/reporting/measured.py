@@ -95,7 +95,9 @@ def system_rows(
                 verdict = "run is better" if change["value"] > 0 else "run is worse"
             cells[key] = {**(value if is_told else {"value": None}), "verdict": verdict}
         made = took.get(f"train {name}") or took.get(f"baseline {name}") or {}
-        rows.append({"name": name, "cells": cells, "wall_s": made.get("wall_s"), "cpu_s": made.get("cpu_s")})
+        took_j = (made.get("energy") or {}).get("measured_j")
+        times = {"wall_s": made.get("wall_s"), "cpu_s": made.get("cpu_s"), "measured_j": took_j}
+        rows.append({"name": name, "cells": cells, **times})
     return rows
 
 
@@ -161,7 +163,8 @@ def meters(
         for rung, c in evaluation["controls"].items()
     }
     best = ", ".join(f"{value:.3f} ({rung.replace('_', ' ')})" for rung, value in rules.items() if value is not None)
-    lines.append(f"A rule that never sees the first word reaches an AUC of {best}: near 0.5 is honest.")
+    lines.append(f"A rule that never sees the first word reaches an AUC of {best}: near 0.5 is honest, "
+        "and the hard rungs (frequency matched, lexical) must be.")
     if masked_pct is not None:
         lines.append(f"{masked_pct:.2f} % of the would-be negatives in a step were known positives, and were left out.")
     return lines

@@ -1,0 +1,96 @@
+"""The training of a run in figures, and what is worth saying about how it went."""
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+FURTHER = (
+    ("padding_pct", "padding (% of the tokens computed)"),
+    ("mfu_pct", "share of the device's measured matrix speed (%)"),
+    ("memory_gib", "device memory (GiB)"),
+)
+"""Figures of a step that a record may hold: shown where they are there."""
+
+
+def training_section(
+    training: Mapping[str, Any],
+    steps: Sequence[Mapping[str, Any]],
+    validations: Sequence[Mapping[str, Any]],
+    *,
+    n_windows: int,
+) -> dict[str, Any]:
+    """Return the training's summary with sums and means over its steps.
+
+    Args:
+        training: training.json.
+        steps: Step rows of the metrics, one at least.
+        validations: Validation rows of the metrics.
+        n_windows: Windows of the training split.
+    """
+    last = steps[-max(1, len(steps) // 10) :]
+    seconds = sum(s["step_s"] for s in steps)
+    norms = [s["gradient_norm"] for s in steps]
+    settings = training["identity"]["settings"]
+    tokens = sum(s["tokens"] for s in steps)
+    return {
+        **{k: v for k, v in training.items() if k not in ("environment", "machine", "identity")},
+        "texts_epochs": training.get("texts_epochs"),
+        "seed": settings["seed"],
+        "windows_read": round((training["windows_epochs"] or 0.0) * n_windows),
+        "tokens": tokens,
+        "tokens_per_s": tokens / max(seconds, 1e-9),
+        "first_loss": steps[0]["loss"],
+        "last_loss": sum(s["loss"] for s in last) / len(last),
+        "largest_gradient_norm": max(norms),
+        "median_gradient_norm": median(norms),
+        "clipped_steps_pct": 100.0 * sum(n > settings["optimizer"]["max_gradient_norm"] for n in norms) / len(norms),
+        "peak_learning_rate": max(s["learning_rate"] for s in steps),
+        "last_temperature": steps[-1]["temperature"],
+        "mean_negatives_per_anchor": mean([s["negatives_per_anchor"] for s in steps]),
+        "mean_masked_out_pct": mean([s["masked_out_pct"] for s in steps]),
+        "further": _further(steps),
+        "validations": len(validations),
+        "remarks": remarks(training, steps, validations),
+    }
+
+
+def _further(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    for key, label in FURTHER:
+        values = [s[key] for s in steps if s.get(key) is not None]
+        if values:
+            found.append({"key": key, "label": label, "mean": sum(values) / len(values), "most": max(values)})
+    return found
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """Return the mean of those that are there."""
+    there = [v for v in values if v is not None]
+    return sum(there) / len(there) if there else None
+
+
+def remarks(
+    training: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], validations: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return sentences about what was out of the ordinary in this training."""
+    told = []
+    if training["stopped_early"]:
+        told.append(
+            f"Training stopped early, after {training['steps']:,} of {training['planned_steps']:,} planned steps."
+        )
+    elif training["steps"] < training["planned_steps"]:
+        told.append(f"Training ended after {training['steps']:,} of {training['planned_steps']:,} planned steps.")
+    if len(steps) == 1:
+        told.append("Training was one step long: there are no curves, and nothing can be said about convergence.")
+    resumed = training["resumed_at_steps"]
+    if resumed:
+        times = {1: "once", 2: "twice"}.get(len(resumed), f"{len(resumed)} times")
+        told.append(f"Training was resumed {times}, at step {', '.join(f'{s:,}' for s in resumed)}.")
+    if not validations:
+        told.append("There was no validation: which step was best is not known.")
+    if not training["machine"]["gpus"]:
+        told.append("The machine has no GPU: training ran on its CPU.")
+    if training["collapsed_at_steps"]:
+        at = ", ".join(f"{s:,}" for s in training["collapsed_at_steps"])
+        told.append(f"Word vectors were collapsed in the validations at step {at}.")
+    return told
