@@ -14,6 +14,7 @@ from commbert.training.progress import TrainingProgress
 
 FIGURES = "loss 1.234, mlm 2.345, 12,345 tokens/s, 3.1 GiB"
 WORK = f"""
+import sys
 import time
 from commbert.cli.options import set_up_logging, log_messages
 from commbert.training.progress import TrainingProgress
@@ -25,6 +26,7 @@ for step in range(11, 41):
         log_messages.warning("something to say")
     time.sleep(0.02)
 shown.close()
+assert all(handler.stream is sys.stderr for handler in log_messages.handlers)
 log_messages.info("done")
 """
 

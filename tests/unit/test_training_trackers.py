@@ -5,6 +5,7 @@ import logging
 import os
 import struct
 import sys
+import time
 import types
 from collections import defaultdict
 
@@ -145,6 +146,7 @@ class TestTensorBoard:
         _, store = _kill_and_resume(tmp_path, monkeypatch, lambda: TensorBoard(tmp_path / "tb"))
         times = [e.wall_time for e in self._events(tmp_path / "tb") if e.HasField("summary")]
         assert times == sorted(times)
+        assert times[-1] <= time.time()
         elapsed = [row["elapsed_s"] for row in _rows(store) if row["event"] == "step"]
         assert times[-1] - times[0] == pytest.approx(elapsed[-1] - elapsed[0], abs=1e-3)
 
@@ -308,6 +310,11 @@ class TestMlflow:
         outcome, _ = train_in(tmp_path, network(), context(settings()), trackers=[self._tracker()])
         assert outcome.summary["steps"] == N_STEPS
         assert caplog.text.count("ConnectionError: no route to host; nothing more is sent there") == 1
+
+    def test_more_metrics_than_one_request_takes_are_sent_in_several(self, tmp_path, server, monkeypatch):
+        monkeypatch.setattr(trackers.Mlflow, "_MOST", 7)
+        _, store = train_in(tmp_path, network(), context(settings()), trackers=[self._tracker()])
+        assert self._scalars(server.runs["run0"]) == {k: [float(v)] for k, v in _expected(_rows(store)).items()}
 
     def test_rows_are_sent_together(self, tmp_path, server):
         train_in(tmp_path, network(), context(settings()), trackers=[self._tracker()])

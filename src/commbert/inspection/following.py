@@ -70,7 +70,6 @@ class Follower:
         self.n_steps: int | None = None
         """Steps that are planned."""
         self._path: Path | None = None
-        self._file_id: tuple[int, int] | None = None
         self._offset = 0
         self._before = b""
         """What stands before the offset."""
@@ -89,17 +88,17 @@ class Follower:
     def look(self) -> bool:
         """Read what is new; return whether anything is."""
         path = self._find()
-        before = (self._path, self._file_id, self._offset, self.seen.n_unreadable, self.summary is None)
+        before = (self._path, self._offset, self._before, self.seen.n_unreadable, self.summary is None)
         self._path = path
         if path is None:
-            self._forget(None)
+            self._forget()
         else:
             try:
                 with path.open("rb") as file:
                     self._read(file)
             except FileNotFoundError:
                 self._path = None  # moved between the two looks; the next one finds where to
-        return before != (self._path, self._file_id, self._offset, self.seen.n_unreadable, self.summary is None)
+        return before != (self._path, self._offset, self._before, self.seen.n_unreadable, self.summary is None)
 
     def _find(self) -> Path | None:
         """Return where the record is: with the checkpoints while training runs, in the run's folder after its end.
@@ -123,11 +122,9 @@ class Follower:
 
     def _read(self, file: BinaryIO) -> None:
         """Go on reading where the last look ended, or from the start if it is not the same file any more."""
-        about = os.fstat(file.fileno())
-        self._written_unix_s = about.st_mtime
-        file_id = (about.st_dev, about.st_ino)
-        if file_id != self._file_id or about.st_size < self._offset or not self._goes_on(file):
-            self._forget(file_id)
+        self._written_unix_s = os.fstat(file.fileno()).st_mtime
+        if not self._goes_on(file):
+            self._forget()
         file.seek(self._offset)
         rest = b""
         while piece := file.read(_PIECE):
@@ -141,6 +138,7 @@ class Follower:
                 rest = b""
 
     def _goes_on(self, file: BinaryIO) -> bool:
+        """Return whether the file holds what was read: not one that was cut off, or another in its place."""
         file.seek(self._offset - len(self._before))
         return file.read(len(self._before)) == self._before
 
@@ -148,8 +146,8 @@ class Follower:
         self._offset += len(data)
         self._before = (self._before + data)[-_REMEMBERED:]
 
-    def _forget(self, file_id: tuple[int, int] | None) -> None:
-        self.seen, self._offset, self._before, self._file_id = Seen(), 0, b"", file_id
+    def _forget(self) -> None:
+        self.seen, self._offset, self._before = Seen(), 0, b""
 
 
 def number(row: dict[str, Any], key: str) -> float | None:
