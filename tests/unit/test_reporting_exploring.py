@@ -233,6 +233,12 @@ def texts(picture):
     return ["".join(e.itertext()) for e in ET.fromstring(picture).iter(f"{SVG}text")]
 
 
+def marks(picture):
+    """Return how many words and marks of the legend are drawn."""
+    groups = [e for e in ET.fromstring(picture).iter(f"{SVG}g") if (e.get("id") or "").startswith("PathCollection")]
+    return sum(len(list(g.iter(f"{SVG}use"))) for g in groups)
+
+
 def test_the_map_names_words_and_areas_as_text():
     picture = map_figure(placed(NAMES), ["src/a", "<i>", "\u202ec"], run="<b>")
     root = ET.fromstring(picture)
@@ -249,13 +255,14 @@ def test_the_map_names_words_and_areas_as_text():
 def test_the_map_draws_every_word_once_in_each_panel():
     names = [f"w{i}" for i in range(40)]
     picture = map_figure(placed(names), ["a", "b", "c"], run="final")
-    groups = [e for e in ET.fromstring(picture).iter(f"{SVG}g") if (e.get("id") or "").startswith("PathCollection")]
-    assert sum(len(list(g.iter(f"{SVG}use"))) for g in groups) == 2 * 40 + 3  # and three marks of the legend
+    assert marks(picture) == 2 * 40 + 3
 
 
 def test_areas_beyond_the_marks_are_named_together():
     areas = [f"dir{i}" for i in range(11)]
-    found = texts(map_figure(placed([f"w{i}" for i in range(44)], 11), areas, run="final"))
+    picture = map_figure(placed([f"w{i}" for i in range(44)], 11), areas, run="final")
+    found = texts(picture)
+    assert marks(picture) == 2 * 44 + 8
     assert [t for t in found if re.fullmatch(r"dir\d+", t)] == areas[:7]
     assert "other directories" in found
 
@@ -274,6 +281,7 @@ def test_no_name_on_the_map_lies_upon_another():
     axes = figure.add_axes((0, 0, 1, 1))
     rng = np.random.default_rng(0)
     at = rng.normal(size=(200, 2))
+    at[:8] = [[4, 4], [4, -4], [-4, 4], [-4, -4], [4, 0], [-4, 0], [0, 4], [0, -4]]  # at the frame, named first
     with mpl.rc_context(maps.STYLE):
         maps._draw(axes, at, np.zeros(200, np.int64), ["a"])
         maps._label(axes, at, [f"word_{i}" for i in range(200)])
