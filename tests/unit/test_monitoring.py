@@ -432,6 +432,17 @@ def test_a_command_writes_both_files(tmp_path):
     assert [p.name for p in (tmp_path / "logs").iterdir()] == ["base.samples.parquet"]
 
 
+def test_samples_are_written_without_pandas(tmp_path):
+    code = (
+        "import sys, pathlib, commbert.monitoring as m\n"
+        "with m.monitored(pathlib.Path(sys.argv[1]), interval_s=9.0): pass\n"
+        "print('pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, tmp_path / "x.samples.parquet"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+    assert len(rows_of(tmp_path)) == 2
+
+
 # Training.
 
 
