@@ -123,4 +123,5 @@ def _dark_style() -> str:
         f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}' for light, dark in pairs for kind in ("fill", "stroke")
     ]
     # Text in the default colour has none of its own in matplotlib's SVG.
-    return "@media screen and (prefers-color-scheme: dark){text{fill:%s}%s}" % (DARK["ink"], "".join(rules))
+    rules.insert(0, f"text{{fill:{DARK['ink']}}}")
+    return f"@media screen and (prefers-color-scheme: dark){{{''.join(rules)}}}"
