@@ -25,7 +25,7 @@ DARK = {
     "soft": "#98a3b3",
     "series": ("#85b7ee", "#f0a070", "#6fd39a", "#d0a3ea", "#e3c45c", "#66cfe0"),
 }
-COLOURS: tuple[str, ...] = (*LIGHT["series"], LIGHT["soft"])
+COLOURS: tuple[str, ...] = (*LIGHT["series"], "#667080")
 MARKERS = ("o", "^", "D", "s", "v", "P")
 STYLE: Any = {
     "svg.hashsalt": "commbert",
