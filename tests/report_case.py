@@ -143,7 +143,7 @@ def sources(**changes: Any) -> Sources:
     keys = [*(row.key for row in ROWS), *(key for key, _ in SYSTEM_FIGURES)]
     split = {"files": 1, "lines": 10, "n_directories": 61, "directories": ["s:d"]}
     window = {"windows": 16, "tokens_per_window": 20.0, "windows_with_dropped_lines_pct": 0.0}
-    seen = {name: 1.0 for name in ("lines", "long_lines", "windows")}
+    seen = dict.fromkeys(("lines", "long_lines", "windows"), 1.0)
     leaks = {s: {f"{name}_seen_in_training_pct": v for name, v in seen.items()} for s in ("validation", "test")}
     fertility = {"tokens_per_word": 1.5, "one_token_words_pct": 50.0}
     whole: dict[str, Any] = {

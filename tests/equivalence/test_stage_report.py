@@ -246,9 +246,9 @@ def test_the_report_keeps_its_published_schema(context):
 
 def test_the_code_that_loads_the_model_runs_and_gives_its_vectors(files, context):
     markdown = files[0].read_text(encoding="utf-8")
-    code = markdown.partition("## Load the model")[2].partition("## ")[0]
+    [code] = re.findall(r"```python\n(.*?)```", markdown, re.DOTALL)
     found: dict = {}
-    exec("\n".join(line.removeprefix("    ") for line in code.strip("\n").splitlines()), found)
+    exec(code, found)
     assert found["vectors"].shape == (2, read_json(Path(context["model_folder"]) / "config.json")["hidden_size"])
     assert torch.allclose(found["vectors"].norm(dim=1), torch.ones(2))
     assert found["guesses"]

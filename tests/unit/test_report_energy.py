@@ -31,7 +31,7 @@ def test_gpu_and_cpu_are_added_and_a_missing_sensor_leaves_the_other_with_its_re
     assert (both["measured_j"], both["charged_j"], both["idle_j"], both["reason"]) == (120.0, 120.0, None, None)
     assert both["sources"] == ["counter", "rapl"]
     one = of_job({"wall_s": 1.0, "energy": energy(100.0, None, "RAPL is root's")}, COST)
-    assert (one["measured_j"], one["cpu_j"], one["reason"]) == (100.0, None, "RAPL is root's")
+    assert (one["measured_j"], one["cpu_j"], one["reason"]) == (100.0, None, "CPU: RAPL is root's")
 
 
 def test_a_machine_without_sensors_gives_null_and_the_reason():
@@ -45,6 +45,15 @@ def test_a_usage_file_of_an_older_version_is_not_measured():
     found = of_job({"wall_s": 1.0}, COST)
     assert found["measured_j"] is None
     assert "before energy was measured" in found["reason"]
+
+
+def test_a_sensor_that_counted_a_part_of_the_time_keeps_number_and_reason():
+    counted = {**energy(100.0, 1.0), "gpu_reason": "covers 3.0 of 5.0 s", "gpu_source": "integrated"}
+    found = of_job({"wall_s": 5.0, "energy": counted, "gpus": [{}]}, COST)
+    assert (found["measured_j"], found["reason"]) == (101.0, "GPU: covers 3.0 of 5.0 s")
+    stages = [usage("train final", energy=counted)]
+    assert any("integrated" in line for line in section(stages)["excluded"])
+    assert not any("integrated" in line for line in section([usage("a")])["excluded"])
 
 
 def test_idle_power_is_taken_off_per_gpu_and_for_the_cpu_only_where_that_was_measured():
@@ -112,7 +121,7 @@ def test_stages_that_ran_at_the_same_time_are_told():
 
 def test_each_reason_is_told_once_with_its_number_of_stages():
     stages = [usage("a"), usage("b"), usage("c", energy=energy(None, 1.0, "no NVML"))]
-    assert [(r["stages"], r["reason"]) for r in section(stages)["reasons"]][1] == (1, "no NVML")
+    assert [(r["stages"], r["reason"]) for r in section(stages)["reasons"]][1] == (1, "GPU: no NVML")
     assert section(stages)["reasons"][0]["stages"] == 2
 
 
@@ -129,7 +138,7 @@ def test_usage_files_of_a_run_are_read_shards_together_and_strangers_left_out(tm
     write("evaluation.base")
     write("report.final")
     found = {u["stage"]: u for u in read_usage(tmp_path, "final", ["base"], {"a-0", "a-1"}, COST)}
-    assert list(found)[0] == "fetch a"
+    assert next(iter(found)) == "fetch a"
     assert set(found) == {"fetch a", "lex, 2 jobs", "train final", "evaluation base"}
     lex = found["lex, 2 jobs"]
     assert (lex["wall_s"], lex["peak_rss_gib"], lex["energy"]["measured_j"], lex["jobs"]) == (4.0, 4.0, 3.0, 2)
@@ -140,7 +149,7 @@ def test_usage_files_of_a_run_are_read_shards_together_and_strangers_left_out(tm
 
 
 def forms(context):
-    pictures = {name: "<svg/>" for name in ("loss", "comparison", "optimizer")}
+    pictures = dict.fromkeys(("loss", "comparison", "optimizer"), "<svg/>")
     card = render_markdown("evaluated_card.md.j2", context)
     markdown = render_markdown("report.md.j2", {**context, "figures": pictures})
     return markdown, render_html("report.html.j2", context, pictures), card

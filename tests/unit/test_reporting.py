@@ -32,7 +32,7 @@ HOSTILE = [
     "https://example.invalid",
     "x" * 10_000,
 ]
-PICTURES = {name: "<svg/>" for name in ("loss", "comparison", "optimizer")}
+PICTURES = dict.fromkeys(("loss", "comparison", "optimizer"), "<svg/>")
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))

@@ -58,6 +58,19 @@ def test_the_words_of_the_run_can_be_looked_up_beside_the_base_model(finished_ru
     }
 
 
+def test_snakemakes_own_report_holds_all_results_with_captions_and_labels(finished_run: Path, tmp_path: Path) -> None:
+    done = snakemake(finished_run, "--report", str(tmp_path / "workflow.html"))
+    assert done.returncode == 0, done.stderr[-2000:]
+    page = (tmp_path / "workflow.html").read_text(encoding="utf-8")
+    for category in ("Reports", "Figures", "Tables"):
+        assert f'"{category}"' in page
+    results = ("training_report.md", "training_report.html", "training_report.json", "model_card.md")
+    figures = ("loss.svg", "figures.svg", "optimizer.svg", "timeline.svg", "figures.csv", "stages.csv")
+    for name in (*results, *figures):
+        assert f"final_{name}" in page
+    assert "95 % bootstrap" in page
+
+
 def test_every_stage_of_the_run_has_its_time_in_the_report(finished_run: Path) -> None:
     context = json.loads((finished_run / "reports" / "final_training_report.json").read_text())
     stages = {s["stage"] for s in context["stages"]}

@@ -19,6 +19,7 @@ rule report_run:
         model=rules.average_run.output.final,
         evaluation="results/runs/{run}/evaluation.json",
         others=lambda wildcards: list(CONFIG.evaluations_beside(wildcards.run).values()),
+        embedding_map=rules.explore_run.output.figure,
     output:
         markdown=report(
             "reports/{run}_training_report.md",
@@ -100,7 +101,7 @@ rule report_run:
         "commbert report --run {wildcards.run} --config {params.settings:q} --ingest {input.ingest} "
         "--words {input.words} --receipts {input.receipts} --windows {input.windows} --pairs {input.pairs} "
         "--training {input.training} --metrics {input.metrics} --model {input.model} "
-        "--evaluation {input.evaluation} {params.others:q} --usage-folder results/logs "
+        "--evaluation {input.evaluation} {params.others:q} --embedding-map {input.embedding_map} --usage-folder results/logs "
         "--markdown-out {output.markdown} --json-out {output.json} --html-out {output.html} "
         "--card-out {output.card} --settings-out {output.settings} --loss-out {output.loss} "
         "--figures-out {output.metric} --optimizer-out {output.optimizer} --timeline-out {output.timeline} "

@@ -63,7 +63,8 @@ def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Line]:
         yield Line("new entries", "tokenizer.max_new_words", f"{most:,} at most", f"{added:,}", verdict)
     windows, found = config["windows"], data["windows"]["train"]
     around = f"{windows['lines_before']} + 1 + {windows['lines_after']} lines, {windows['max_length']} tokens at most"
-    lost = f"{found['tokens_per_window']:.1f} tokens on average, {found['windows_with_dropped_lines_pct']:.1f} % lost lines"
+    dropped = f"{found['windows_with_dropped_lines_pct']:.1f} % lost lines"
+    lost = f"{found['tokens_per_window']:.1f} tokens on average, {dropped}"
     yield Line("window", "windows.lines_before, lines_after, max_length", around, lost)
 
 
@@ -105,7 +106,9 @@ def _batches(
     if asked["objectives"]["mlm"] > 0 or asked["objectives"]["mlm_end"]:
         read, wanted = done["windows_read"] / len(steps), asked["batch_windows"] * processes
         verdict = AS_ASKED if isclose(read, wanted, rel_tol=0.01) else DIFFERS
-        yield Line("windows of a step", "training.batch_windows", f"{asked['batch_windows']}{per}", f"{read:.1f}", verdict)
+        yield Line(
+            "windows of a step", "training.batch_windows", f"{asked['batch_windows']}{per}", f"{read:.1f}", verdict
+        )
         hidden = sum(s["hidden_tokens"] for s in steps)
         share = hidden / max(1.0, done["windows_read"] * data["windows"]["train"]["tokens_per_window"])
         rate = asked["masking"]["rate"]
@@ -177,7 +180,9 @@ def _execution(config: Mapping[str, Any], done: Mapping[str, Any], data: Mapping
     yield Line("precision", "training.precision", asked["precision"], precision, verdict)
     where = f"{done['device']}, {done['world_size']} process{'es' if done['world_size'] > 1 else ''}"
     yield Line("device", "runtime (changes no result)", "–", where, DECIDED)
-    yield Line("strategy", "runtime (changes no result)", "–", f"{done['strategy']} ({done['strategy_reason']})", DECIDED)
+    yield Line(
+        "strategy", "runtime (changes no result)", "–", f"{done['strategy']} ({done['strategy_reason']})", DECIDED
+    )
     share, taken = config["model"]["average_with_base"], data["model"]["average"]["share"]
     verdict = AS_ASKED if share == taken else DIFFERS
     yield Line("share of the start model", "model.average_with_base", f"{share:g}", f"{taken:g}", verdict)

@@ -16,7 +16,9 @@ Figures = Mapping[str, Mapping[str, Any] | None]
 Differences = Mapping[str, Mapping[str, Mapping[str, Any] | None]]
 
 
-def figure_rows(run: str, evaluations: Mapping[str, Mapping[str, Any]], differences: Differences) -> list[dict[str, Any]]:
+def figure_rows(
+    run: str, evaluations: Mapping[str, Mapping[str, Any]], differences: Differences
+) -> list[dict[str, Any]]:
     """Return a row per figure with a cell per column.
 
     Args:

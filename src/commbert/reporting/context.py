@@ -100,7 +100,12 @@ def _data(sources: Sources, training: Mapping[str, Any]) -> dict[str, Any]:
         for split, found in sources.windows["leakage"].items()
     }
     corpus = corpus_section(sources.ingest, is_redacted=sources.config["corpus"]["redact_secrets"])
-    data = {"corpus": corpus, "receipts": sources.receipts, "windows": sources.windows["splits"], "model": sources.model}
+    data = {
+        "corpus": corpus,
+        "receipts": sources.receipts,
+        "windows": sources.windows["splits"],
+        "model": sources.model,
+    }
     return {
         "leakage": leakage,
         "meters": meters(leakage, sources.evaluation, training["mean_masked_out_pct"]),
@@ -138,9 +143,7 @@ def _costs(sources: Sources, training: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "stages": sources.usage,
         "stages_total_s": round(sum(u["wall_s"] for u in sources.usage), 1),
-        "cost": cost_section(
-            sources.usage, cost, run=sources.run, windows=training["windows_read"], hard_gain=gain
-        ),
+        "cost": cost_section(sources.usage, cost, run=sources.run, windows=training["windows_read"], hard_gain=gain),
     }
 
 

@@ -12,7 +12,7 @@ from commbert.reporting.figures import COLOURS, LIGHT, MARKERS, STYLE, svg
 from commbert.reporting.training import FURTHER
 
 _MOST_POINTS = 600
-"""Longer curves are drawn as the mean, least and most of so many stretches: a picture stays small, no peak is lost."""
+"""Longer curves are drawn as mean, least and most of so many stretches: pictures stay small, no peak is lost."""
 _FEW_POINTS = 30
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -20,7 +20,7 @@ Rows = Sequence[dict[str, Any]]
 
 
 def loss_figure(steps: Rows, validations: Rows) -> str:
-    """Return the loss curves: every step thin, the mean over the steps around it thick; below, what the validations found."""
+    """Return the loss curves: steps thin, the mean over the steps around thick; below, what the validations found."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 6.2), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
@@ -65,8 +65,8 @@ def _curve(axes: Axes, rows: Rows, key: str, label: str, colour: str, *, is_smoo
     if not points:
         return
     x, y = (np.array(values, dtype=float) for values in zip(*points, strict=True))
-    thin = {"color": colour, "alpha": 0.3, "linewidth": 0.8}
-    marker = {"marker": "o", "markersize": 4} if len(points) < _FEW_POINTS else {}
+    thin: dict[str, Any] = {"color": colour, "alpha": 0.3, "linewidth": 0.8}
+    marker: dict[str, Any] = {"marker": "o", "markersize": 4} if len(points) < _FEW_POINTS else {}
     thick = _running_mean(y) if is_smoothed else y
     if len(points) > _MOST_POINTS:
         parts = np.array_split(np.arange(len(points)), _MOST_POINTS)

@@ -11,9 +11,9 @@ POINT = 0.01
 _NOT_RECORDED = "its usage file holds no energy: the stage ran before energy was measured"
 
 EXCLUDED = (
-    "Counted is what the sensors of GPUs and CPU packages count: memory modules, disks, network, fans, power supply and "
-    "screens are not, and neither are making the machine, the base model's own pretraining, runs that are not named here, "
-    "and the report itself.",
+    "Counted is what the sensors of GPUs and CPU packages count: memory modules, disks, network, fans, power supply "
+    "and screens are not, and neither are making the machine, the base model's own pretraining, runs that are not "
+    "named here, and the report itself.",
     "The sensors are of whole devices: what else ran on them meanwhile is counted too.",
 )
 
@@ -32,7 +32,8 @@ def of_job(usage: Mapping[str, Any], cost: CostSettings) -> dict[str, Any]:
     devices = {"gpu": len(usage.get("gpus") or []), "cpu": 1}
     found: dict[str, Any] = {"gpu_j": energy.get("gpu_j"), "cpu_j": energy.get("cpu_j")}
     parts = [kind for kind in ("gpu", "cpu") if found[f"{kind}_j"] is not None]
-    reasons = [energy[f"{k}_reason"] for k in ("gpu", "cpu") if k not in parts and energy.get(f"{k}_reason")]
+    # A sensor that counted for a part of the time has a number and a reason.
+    reasons = [f"{k.upper()}: {energy[f'{k}_reason']}" for k in ("gpu", "cpu") if energy.get(f"{k}_reason")]
     if not parts:
         return _unknown("; ".join(reasons) or "no sensor, and no reason was recorded")
     known = [kind for kind in parts if idle_w[kind] is not None]
@@ -110,7 +111,7 @@ def cost_section(
         "per_point_wh": None if wh is None or points is None or points <= 0 else wh * 1000.0 / points,
         "per_point_reason": _why_no_point(wh, points),
         "reasons": _reasons(stages),
-        "excluded": [*EXCLUDED, *_overlaps(stages)],
+        "excluded": [*EXCLUDED, *_integrated(stages), *_overlaps(stages)],
     }
 
 
@@ -150,6 +151,13 @@ def _reasons(stages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if s["energy"]["reason"]:
             found[s["energy"]["reason"]] = found.get(s["energy"]["reason"], 0) + 1
     return [{"reason": reason, "stages": n} for reason, n in sorted(found.items(), key=lambda item: -item[1])]
+
+
+def _integrated(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    n = sum("integrated" in s["energy"]["sources"] for s in stages)
+    if not n:
+        return []
+    return [f"In {n} stages a GPU has no energy counter: its power samples were integrated, which is less exact."]
 
 
 def _overlaps(stages: Sequence[Mapping[str, Any]]) -> list[str]:

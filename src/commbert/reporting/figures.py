@@ -14,6 +14,7 @@ from commbert.reporting.escaping import visible
 LIGHT = {
     "paper": "#ffffff",
     "ink": "#1d2530",
+    "label": "#11161c",
     "line": "#c3cad4",
     "soft": "#667080",
     "series": ("#1f5fa8", "#b4490f", "#2c7d4f", "#7a3f98", "#8a6d00", "#0f7285"),
@@ -21,11 +22,12 @@ LIGHT = {
 DARK = {
     "paper": "#151a21",
     "ink": "#e6eaf0",
+    "label": "#f4f6fa",
     "line": "#46515f",
     "soft": "#98a3b3",
     "series": ("#85b7ee", "#f0a070", "#6fd39a", "#d0a3ea", "#e3c45c", "#66cfe0"),
 }
-COLOURS: tuple[str, ...] = (*LIGHT["series"], "#555555")
+COLOURS: tuple[str, ...] = (*LIGHT["series"], "#667080")
 MARKERS = ("o", "^", "D", "s", "v", "P")
 STYLE: Any = {
     "svg.hashsalt": "commbert",
@@ -112,15 +114,17 @@ def svg(figure: Figure, *, title: str = "", description: str = "") -> str:
     end = text.index(">", begin) + 1
     told = f"<title>{escape(visible(title))}</title>" if title else ""
     told += f"<desc>{escape(visible(description, max_chars=400))}</desc>" if description else ""
-    tag = text[begin : end - 1] + ' role="img">'
+    # Without a title the picture has no name to be read out: whoever asked for it gives it one.
+    tag = text[begin : end - 1] + (' role="img">' if title else ">")
     return text[:begin] + tag + f"\n {told}<style>{_dark_style()}</style>" + text[end:]
 
 
 def _dark_style() -> str:
-    pairs = [(LIGHT[name], DARK[name]) for name in ("paper", "ink", "line", "soft")]
+    pairs = [(LIGHT[name], DARK[name]) for name in ("paper", "ink", "label", "line", "soft")]
     pairs += zip(LIGHT["series"], DARK["series"], strict=True)
     rules = [
         f'[style*="{kind}: {light}"]{{{kind}:{dark}!important}}' for light, dark in pairs for kind in ("fill", "stroke")
     ]
     # Text in the default colour has none of its own in matplotlib's SVG.
-    return "@media screen and (prefers-color-scheme: dark){text{fill:%s}%s}" % (DARK["ink"], "".join(rules))
+    rules.insert(0, f"text{{fill:{DARK['ink']}}}")
+    return f"@media screen and (prefers-color-scheme: dark){{{''.join(rules)}}}"

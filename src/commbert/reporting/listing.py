@@ -10,7 +10,17 @@ from commbert.reporting.escaping import visible
 
 def figures_table(context: Mapping[str, Any]) -> str:
     """Return the table of before and after: a row per figure and column, with the run's difference to that column."""
-    heads = ("figure", "model", "value", "low", "high", "run_minus_model", "difference_low", "difference_high", "verdict")
+    heads = (
+        "figure",
+        "model",
+        "value",
+        "low",
+        "high",
+        "run_minus_model",
+        "difference_low",
+        "difference_high",
+        "verdict",
+    )
     rows = []
     for row in context["rows"]:
         for name, cell in row["cells"].items():

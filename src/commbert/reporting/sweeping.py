@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from commbert.reporting.escaping import visible
-from commbert.reporting.figures import COLOURS, STYLE, svg
+from commbert.reporting.figures import COLOURS, LIGHT, STYLE, svg
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
         on_front = pareto_front(points)
         for point in points:
             is_best, is_reference = point["name"] in on_front, point["name"] == reference
-            colour = COLOURS[1] if is_reference else COLOURS[0] if is_best else COLOURS[4]
+            colour = COLOURS[1] if is_reference else COLOURS[0] if is_best else COLOURS[-1]
             axes.plot(
                 point["general_loss"], point["domain_gain"], "o", color=colour, markersize=8 if is_reference else 5
             )
@@ -104,8 +104,8 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
                 place = (point["general_loss"], point["domain_gain"])
                 axes.annotate(f"{point['share']:g}", place, xytext=(3, -9), textcoords="offset points", fontsize=7)
             axes.legend(frameon=False, loc="lower right")
-        axes.axvline(0, color="#999999", linewidth=0.8, linestyle="--")
-        axes.axhline(0, color="#999999", linewidth=0.8, linestyle="--")
+        axes.axvline(0, color=LIGHT["soft"], linewidth=0.8, linestyle="--")
+        axes.axhline(0, color=LIGHT["soft"], linewidth=0.8, linestyle="--")
         axes.set_xlabel("general loss: similarity of plain English, base minus run (left is better)")
         axes.set_ylabel("domain gain: mean of AUC and MRR, run minus base (up is better)")
-        return svg(figure)
+        return svg(figure, title="Domain gain of each run over its general loss")

@@ -1,25 +1,23 @@
 """What the devices did while a stage ran: utilisation, power, memory and temperature over time."""
 
-import re
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from commbert.reporting.escaping import visible
 from commbert.reporting.figures import COLOURS, STYLE, svg
 
-_TIME = re.compile(r"(.*_)?(unix|elapsed|time|at|t)_s")
 _PANELS = (
-    ("utilisation (%)", re.compile(r"((gpu_)?utilization|cpu(_utilization)?|gpu)_pct")),
-    ("power (W)", re.compile(r"(gpu_|cpu_|package_)?power_w")),
-    ("memory (GiB)", re.compile(r"(used_)?memory(_used)?_gib|(tree_)?rss(_gib|_tree_gib)|tree_rss_gib")),
-    ("temperature (°C)", re.compile(r"temperature_c")),
+    ("utilisation (%)", ("gpu_utilization_pct", "node_cpu_pct")),
+    ("power (W)", ("power_w", "cpu_power_w")),
+    ("memory (GiB)", ("memory_used_gib", "tree_rss_gib")),
+    ("temperature (°C)", ("temperature_c",)),
 )
+"""Panels, and the columns of the table ``monitoring/samples`` that they show: of a GPU, of the host."""
 _MOST_POINTS = 600
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -57,27 +55,38 @@ def timeline_figure(samples: pa.Table | None, *, stage: str) -> str | None:
 
 def _series(samples: pa.Table) -> list[tuple[str, str, Array, Array]]:
     """Return panel, device, seconds since the first sample and values of each sensor that was ever read."""
-    time = next((name for name in samples.column_names if _TIME.fullmatch(name)), None)
-    if time is None or "device" not in samples.column_names or not samples.num_rows:
+    if not {"time_unix_s", "device"} <= set(samples.column_names) or not samples.num_rows:
         return []
-    at = samples[time].cast(pa.float64()).to_numpy()
+    at = _numbers(samples, "time_unix_s")
     at = at - at.min()
-    device_of = np.array(samples["device"].to_pylist())
+    devices = np.array(samples["device"].to_pylist())
     found = []
-    for title, pattern in _PANELS:
-        for name in samples.column_names:
-            if not pattern.fullmatch(name) or not _is_number(samples[name].type):
-                continue
-            values = samples[name].cast(pa.float64()).to_numpy(zero_copy_only=False)
-            for device in dict.fromkeys(device_of.tolist()):
-                here = device_of == device
-                if np.isfinite(values[here]).any():
-                    found.append((title, str(device), at[here], values[here]))
+    for device in dict.fromkeys(devices.tolist()):
+        here = samples.filter(pa.array(devices == device))
+        for title, names in _PANELS:
+            for name in names:
+                values = _cpu_power(here) if name == "cpu_power_w" else _numbers(here, name)
+                if np.isfinite(values).any():
+                    found.append((title, str(device), at[devices == device], values))
     return found
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pt.is_integer(kind) or pt.is_floating(kind))
+def _numbers(samples: pa.Table, name: str) -> Array:
+    """Return a column, NaN where it is null or missing."""
+    if name not in samples.column_names or pa.types.is_null(samples[name].type):
+        return np.full(samples.num_rows, np.nan)
+    return np.asarray(samples[name].cast(pa.float64()).to_numpy(), dtype=np.float64)
+
+
+def _cpu_power(samples: pa.Table) -> Array:
+    """Return the mean power since the sample before, from the energy of the CPU packages counted so far."""
+    joules, at = _numbers(samples, "cpu_energy_j"), _numbers(samples, "time_unix_s")
+    power = np.full(len(joules), np.nan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        power[1:] = np.diff(joules) / np.diff(at)
+    # A stage that was stopped and went on counts from 0 again.
+    power[~(power >= 0) | ~np.isfinite(power)] = np.nan
+    return power
 
 
 def _line(axes: Axes, x: Array, y: Array, label: str, colour: str) -> None:

@@ -5,9 +5,9 @@ from statistics import median
 from typing import Any
 
 FURTHER = (
-    ("padding_pct", "padding (% of the tokens computed)"),
+    ("padding_saved_pct", "padding that is never made (% of a padded batch)"),
     ("mfu_pct", "share of the device's measured matrix speed (%)"),
-    ("memory_gib", "device memory (GiB)"),
+    ("memory_gib", "memory (GiB)"),
 )
 """Figures of a step that a record may hold: shown where they are there."""
 
