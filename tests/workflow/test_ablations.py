@@ -119,7 +119,7 @@ def test_a_point_in_the_name_of_a_run_stands_for_itself(planned: Any) -> None:
 @pytest.mark.parametrize("preset", ["sweep.yaml", "smoke.yaml", "paper.yaml"])
 def test_the_sweep_of_every_preset_is_planned(preset: str) -> None:
     files = ["config.yaml", f"resources/presets/{preset}"]
-    done = snakemake(REPO, "-n", "--configfile", *files, "-q", "rules", "--", "sweep", cores=1)
+    done = snakemake(REPO, "-n", "--forceall", "--configfile", *files, "-q", "rules", "--", "sweep", cores=1)
     assert done.returncode == 0, done.stderr
     config = load(merged(*(yaml.safe_load((REPO / file).read_text(encoding="utf-8")) for file in files)))
     rows = list(config.swept_runs.values())

@@ -36,7 +36,7 @@ def test_the_paper_preset_plans_the_reference_method() -> None:
     assert '"learning_rate":2e-05' in said
     assert '"contrastive":0.3,"mlm":0.7' in said
     assert '"max_windows":10285' in said
-    assert '"batch_per_process":true,"batch_windows":64' in said
+    assert '"batch_per_process":true,"batch_texts":0,"batch_windows":64' in said
     assert "bert-base-uncased" in said
 
 

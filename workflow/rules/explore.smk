@@ -40,10 +40,13 @@ rule explore_run:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=CONFIG.explore.as_json(),
+        # Functions: braces in a value are no wildcards.
+        settings=lambda wildcards: CONFIG.explore.as_json(),
         base_pooling=CONFIG.model.pooling,
         pooling=lambda wildcards: CONFIG.model_of(wildcards.run).pooling,
-        telling=[f"--telling={word}" for word in CONFIG.evaluation.telling_words],
+        telling=lambda wildcards: [
+            f"--telling={word}" for word in CONFIG.evaluation.telling_words
+        ],
         lexed=expand("--lexed=results/lex/{shard}", shard=SHARDS),
         code=code_digest("commbert.stages.explore"),
         templates=templates_digest(),
