@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cli_case import commbert
@@ -165,7 +166,7 @@ def test_a_sensor_that_breaks_in_an_unforeseen_way_is_null_and_said_once(make, c
     monitor = make(FakeGpu())
     ticks(monitor, clock, (0.0,))
 
-    def fail():
+    def fail(**_):
         raise ZeroDivisionError("of ours")
 
     getattr(monitor._sensors, part).read = fail
@@ -267,6 +268,18 @@ def test_sensors_that_cannot_be_made_are_a_reason(tmp_path):
     found = monitor.as_dict()
     assert "Too many open files" in found["monitoring"]["reason"]
     assert "Too many open files" in found["energy"]["gpu_reason"]
+
+
+def test_processes_that_cannot_be_seen_leave_the_gpus(make, clock, monkeypatch):
+    def hidden(pid):
+        raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(psutil, "Process", hidden)
+    monitor = make(FakeGpu())
+    ticks(monitor, clock, (0.0, 1.0))
+    found = monitor.as_dict()
+    assert found["energy"]["gpu_source"] == "counter"
+    assert found["host"]["missing"]["tree_cpu_s"].startswith("NoSuchProcess")
 
 
 def test_a_thread_that_cannot_start_is_a_reason(tmp_path, monkeypatch):
