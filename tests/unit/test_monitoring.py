@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -380,6 +381,16 @@ def test_damaged_attempts_do_not_stop_a_stage(stage, tmp_path, content):
     (tmp_path / "x.attempts.json").write_text(content)
     stage(dict, resumes=True)
     assert usage_of(tmp_path)["earlier_attempts"] == []
+
+
+def test_an_attempt_that_is_killed_leaves_a_trace(stage, tmp_path):
+    (tmp_path / "at_the_kill").mkdir()
+    stage(lambda: shutil.copy(tmp_path / "x.attempts.json", tmp_path / "at_the_kill"), resumes=True)
+    shutil.copy(tmp_path / "at_the_kill" / "x.attempts.json", tmp_path)
+    stage(dict, resumes=True)
+    (killed,) = usage_of(tmp_path)["earlier_attempts"]
+    assert set(killed) == {"stage", "began_unix_s"}
+    assert not (tmp_path / "x.attempts.json").exists()
 
 
 def test_damaged_samples_of_an_earlier_attempt_do_not_stop_a_stage(stage, tmp_path):
