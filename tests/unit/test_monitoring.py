@@ -23,6 +23,7 @@ from commbert.monitoring.host import Host
 from commbert.monitoring.nvml import COLUMNS, RETRY_S, Driver
 from commbert.monitoring.rapl import Rapl
 from commbert.monitoring.sampler import Monitor, Sensors, monitored
+from commbert.monitoring.samples import SampleFile
 from commbert.tables import SAMPLES, provenance_of, read
 from commbert.training import launch
 from fake_nvml import DRIVER_NOT_LOADED, Clock, FakeGpu, FakeNvml
@@ -311,6 +312,15 @@ def test_many_samples_are_written_in_pieces(make, clock, tmp_path, monkeypatch):
     assert [row["elapsed_s"] for row in rows_of(tmp_path, "gpu0")] == list(map(float, range(10)))
 
 
+def test_a_reason_of_any_characters_loses_no_samples(tmp_path):
+    file = SampleFile(tmp_path / "x.samples.parquet", interval_s=1.0)
+    at = {"time_unix_s": 1.0, "elapsed_s": 0.0, "device": "host"}
+    file.add([{**at, "missing": text} for text in ("bad \udcff", "nul \0, line\n, \u202e", "good")])
+    file.close()
+    assert file.reason is None
+    assert [row["missing"] for row in rows_of(tmp_path, "host")] == ["bad ?", "nul \0, line\n, \u202e", "good"]
+
+
 # Stages.
 
 
@@ -354,6 +364,12 @@ def test_a_wrong_interval_is_refused(stage, monkeypatch, tmp_path):
     monkeypatch.setenv("COMMBERT_RUNTIME", '{"monitor_every_s": 0.01}')
     with pytest.raises(options.SettingsError, match=r"monitor_every_s: expected greater than or equal to 0\.1"):
         stage(dict)
+
+
+def test_an_environment_that_is_empty_says_nothing(stage, monkeypatch, tmp_path):
+    monkeypatch.setenv("COMMBERT_RUNTIME", "")
+    stage(dict)
+    assert usage_of(tmp_path)["monitoring"]["interval_s"] == 1.0
 
 
 def test_the_option_goes_before_the_environment(stage, tmp_path):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from commbert.artifacts import write_json
 from commbert.monitoring.host import COLUMNS, LOOKING_SHARE, READING_SHARE, SELDOM, Host
 from fake_nvml import Clock
 
@@ -258,6 +259,14 @@ def test_a_machine_without_network_says_so(made):
     reading = host.read()
     assert reading.values["network_sent_bytes"] is None
     assert reading.missing["network_sent_bytes"] == "no network interface but loopback"
+
+
+def test_a_reason_with_a_name_of_any_bytes_can_be_written(made, tmp_path):
+    machine, _, host = made
+    machine.root.error = psutil.AccessDenied(1, name="\udcff")
+    reading = host.read()
+    assert "\\udcff" in reading.missing["disk_read_bytes"]
+    write_json(tmp_path / "x.json", reading.missing)
 
 
 def test_a_part_that_fails_leaves_the_others(made):

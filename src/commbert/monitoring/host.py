@@ -186,4 +186,5 @@ class Host:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    # It may name a process, whose name is of any bytes: they have to go into a file of UTF-8.
+    return f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()
