@@ -207,9 +207,10 @@ def sparkline(values: list[float | None], width: int, *, blocks: str = _BLOCKS) 
     if not known:
         return ""
     low, high = min(known), max(known)
-    # Halves: the difference of two numbers of any size is one.
+    # Halves: the difference of two numbers of any size is one. Means of equal numbers differ by their rounding.
     span = high / 2 - low / 2
-    heights = [None if m is None else (m / 2 - low / 2) / span if span > 0 else 0.0 for m in means]
+    is_flat = span <= 1e-12 * max(abs(low), abs(high))
+    heights = [None if m is None else 0.0 if is_flat else (m / 2 - low / 2) / span for m in means]
     curve = "".join(" " if h is None else blocks[round(h * (len(blocks) - 1))] for h in heights)
     return f"{curve} {_bounded(low)} to {_bounded(high)}"
 
