@@ -9,13 +9,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from commbert.artifacts import read_json
+from commbert.errors import ArtifactError
 from commbert.reporting.energy import of_job, of_jobs
 from commbert.settings.report import CostSettings
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the step rows and the validation rows of metrics.jsonl."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Return the step rows and the validation rows of metrics.jsonl.
+
+    Raises:
+        ArtifactError: If a line is no row.
+    """
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ArtifactError(
+                f"{path} line {number}: expected a JSON row, found {line[:40]!r}. The file is damaged; train anew."
+            ) from error
     return [r for r in rows if r["event"] == "step"], [r for r in rows if r["event"] == "validation"]
 
 
