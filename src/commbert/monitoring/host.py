@@ -71,7 +71,8 @@ class Host:
         self, root_pid: int | None = None, *, clock: Callable[[], float] = time.monotonic, library: Any = psutil
     ) -> None:
         self._library, self._clock = library, clock
-        self._root_pid, self._root = root_pid, None
+        self._root_pid = root_pid
+        self._root: Any = None
         self._members: list[Any] = []
         self._look_at = self._read_at = clock()
         self._cpu, self._read, self._written = _Growing(), _Growing(), _Growing()
