@@ -221,6 +221,23 @@ def test_a_stage_shorter_than_the_interval_has_a_sample_at_its_start_and_one_at_
     assert len(rows_of(tmp_path, "host")) == 2
 
 
+def test_the_last_sample_reads_a_tree_of_any_size(tmp_path):
+    read, asked = Host.read, []
+
+    class Told(Host):
+        def read(self, *, is_last=False):
+            asked.append(is_last)
+            return read(self, is_last=is_last)
+
+    with monitored(
+        tmp_path / "x.samples.parquet",
+        interval_s=30.0,
+        sensors=lambda: Sensors(Driver(lambda: None), Told(), Rapl(tmp_path / "none")),
+    ):
+        pass
+    assert asked == [False, True]
+
+
 def test_samples_come_at_intervals(tmp_path):
     with monitored(tmp_path / "x.samples.parquet", interval_s=0.1, sensors=plain_sensors):
         time.sleep(0.75)
