@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cli_case import commbert
@@ -21,6 +23,7 @@ from commbert.monitoring.host import Host
 from commbert.monitoring.nvml import COLUMNS, RETRY_S, Driver
 from commbert.monitoring.rapl import Rapl
 from commbert.monitoring.sampler import Monitor, Sensors, monitored
+from commbert.monitoring.samples import SampleFile
 from commbert.tables import SAMPLES, provenance_of, read
 from commbert.training import launch
 from fake_nvml import DRIVER_NOT_LOADED, Clock, FakeGpu, FakeNvml
@@ -165,7 +168,7 @@ def test_a_sensor_that_breaks_in_an_unforeseen_way_is_null_and_said_once(make, c
     monitor = make(FakeGpu())
     ticks(monitor, clock, (0.0,))
 
-    def fail():
+    def fail(**_):
         raise ZeroDivisionError("of ours")
 
     getattr(monitor._sensors, part).read = fail
@@ -216,6 +219,23 @@ def test_a_stage_shorter_than_the_interval_has_a_sample_at_its_start_and_one_at_
         pass
     assert monitor.as_dict()["monitoring"]["samples"] == 2
     assert len(rows_of(tmp_path, "host")) == 2
+
+
+def test_the_last_sample_reads_a_tree_of_any_size(tmp_path):
+    read, asked = Host.read, []
+
+    class Told(Host):
+        def read(self, *, is_last=False):
+            asked.append(is_last)
+            return read(self, is_last=is_last)
+
+    with monitored(
+        tmp_path / "x.samples.parquet",
+        interval_s=30.0,
+        sensors=lambda: Sensors(Driver(lambda: None), Told(), Rapl(tmp_path / "none")),
+    ):
+        pass
+    assert asked == [False, True]
 
 
 def test_samples_come_at_intervals(tmp_path):
@@ -269,6 +289,18 @@ def test_sensors_that_cannot_be_made_are_a_reason(tmp_path):
     assert "Too many open files" in found["energy"]["gpu_reason"]
 
 
+def test_processes_that_cannot_be_seen_leave_the_gpus(make, clock, monkeypatch):
+    def hidden(pid):
+        raise psutil.NoSuchProcess(1)
+
+    monkeypatch.setattr(psutil, "Process", hidden)
+    monitor = make(FakeGpu())
+    ticks(monitor, clock, (0.0, 1.0))
+    found = monitor.as_dict()
+    assert found["energy"]["gpu_source"] == "counter"
+    assert found["host"]["missing"]["tree_cpu_s"].startswith("NoSuchProcess")
+
+
 def test_a_thread_that_cannot_start_is_a_reason(tmp_path, monkeypatch):
     def refuse(self):
         raise RuntimeError("can't start new thread")
@@ -295,6 +327,15 @@ def test_many_samples_are_written_in_pieces(make, clock, tmp_path, monkeypatch):
     assert len(monitor._file._rows) < 6
     monitor.stop()
     assert [row["elapsed_s"] for row in rows_of(tmp_path, "gpu0")] == list(map(float, range(10)))
+
+
+def test_a_reason_of_any_characters_loses_no_samples(tmp_path):
+    file = SampleFile(tmp_path / "x.samples.parquet", interval_s=1.0)
+    at = {"time_unix_s": 1.0, "elapsed_s": 0.0, "device": "host"}
+    file.add([{**at, "missing": text} for text in ("bad \udcff", "nul \0, line\n, \u202e", "good")])
+    file.close()
+    assert file.reason is None
+    assert [row["missing"] for row in rows_of(tmp_path, "host")] == ["bad ?", "nul \0, line\n, \u202e", "good"]
 
 
 # Stages.
@@ -342,6 +383,12 @@ def test_a_wrong_interval_is_refused(stage, monkeypatch, tmp_path):
         stage(dict)
 
 
+def test_an_environment_that_is_empty_says_nothing(stage, monkeypatch, tmp_path):
+    monkeypatch.setenv("COMMBERT_RUNTIME", "")
+    stage(dict)
+    assert usage_of(tmp_path)["monitoring"]["interval_s"] == 1.0
+
+
 def test_the_option_goes_before_the_environment(stage, tmp_path):
     stage(dict, runtime='{"monitor_every_s": 7.0}')
     assert usage_of(tmp_path)["monitoring"]["interval_s"] == 7.0
@@ -367,6 +414,16 @@ def test_damaged_attempts_do_not_stop_a_stage(stage, tmp_path, content):
     (tmp_path / "x.attempts.json").write_text(content)
     stage(dict, resumes=True)
     assert usage_of(tmp_path)["earlier_attempts"] == []
+
+
+def test_an_attempt_that_is_killed_leaves_a_trace(stage, tmp_path):
+    (tmp_path / "at_the_kill").mkdir()
+    stage(lambda: shutil.copy(tmp_path / "x.attempts.json", tmp_path / "at_the_kill"), resumes=True)
+    shutil.copy(tmp_path / "at_the_kill" / "x.attempts.json", tmp_path)
+    stage(dict, resumes=True)
+    (killed,) = usage_of(tmp_path)["earlier_attempts"]
+    assert set(killed) == {"stage", "began_unix_s"}
+    assert not (tmp_path / "x.attempts.json").exists()
 
 
 def test_damaged_samples_of_an_earlier_attempt_do_not_stop_a_stage(stage, tmp_path):

@@ -3,12 +3,14 @@
 import subprocess
 import sys
 import time
+from itertools import count
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from commbert.monitoring.host import COLUMNS, LOOKING_SHARE, Host
+from commbert.artifacts import write_json
+from commbert.monitoring.host import COLUMNS, LOOKING_SHARE, READING_SHARE, SELDOM, Host
 from fake_nvml import Clock
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -204,13 +206,39 @@ def test_a_zombie_has_no_disk_bytes_of_its_own(made):
 
 def test_looking_for_new_processes_takes_no_more_than_its_share(made, monkeypatch):
     machine, clock, host = made
-    seconds = iter([0.0, 0.04, 1.0, 1.04])
-    monkeypatch.setattr("commbert.monitoring.host.time.thread_time", lambda: next(seconds))
+    seconds = count()
+    # Each look begins and ends, as does each reading.
+    monkeypatch.setattr("commbert.monitoring.host.time.thread_time", lambda: 0.04 * next(seconds))
+    monkeypatch.setattr("commbert.monitoring.host.LARGE_S", 1.0)
     for _ in range(9):
         host.read()
         clock.now += 1.0
     assert machine.root.looks == 2
     assert 0.04 / LOOKING_SHARE == 8.0
+
+
+def test_reading_many_processes_takes_no_more_than_its_share(made, monkeypatch):
+    machine, clock, host = made
+    seconds = count()
+    monkeypatch.setattr("commbert.monitoring.host.time.thread_time", lambda: 0.03 * next(seconds))
+    found = []
+    for _ in range(12):
+        machine.root.cpu += 0.5
+        found.append(host.read())
+        clock.now += 1.0
+    assert 0.03 / READING_SHARE == 10.0
+    assert [i for i, f in enumerate(found) if f.values["tree_processes"] is not None] == [0, 10]
+    assert found[10].values["tree_cpu_pct"] == pytest.approx(50.0)
+    assert found[11].missing["tree_cpu_s"] == found[11].missing["disk_read_bytes"] == SELDOM
+    assert found[11].values["node_cpu_pct"] == 12.5
+    assert host.read(is_last=True).values["tree_processes"] == 1
+
+
+def test_a_small_tree_is_read_every_time(made, monkeypatch):
+    _, _, host = made
+    seconds = count()
+    monkeypatch.setattr("commbert.monitoring.host.time.thread_time", lambda: 0.0009 * next(seconds))
+    assert [host.read().values["tree_processes"] for _ in range(3)] == [1, 1, 1]
 
 
 def test_network_bytes_leave_out_loopback_and_count_a_new_interface_from_its_first_reading(made):
@@ -231,6 +259,14 @@ def test_a_machine_without_network_says_so(made):
     reading = host.read()
     assert reading.values["network_sent_bytes"] is None
     assert reading.missing["network_sent_bytes"] == "no network interface but loopback"
+
+
+def test_a_reason_with_a_name_of_any_bytes_can_be_written(made, tmp_path):
+    machine, _, host = made
+    machine.root.error = psutil.AccessDenied(1, name="\udcff")
+    reading = host.read()
+    assert "\\udcff" in reading.missing["disk_read_bytes"]
+    write_json(tmp_path / "x.json", reading.missing)
 
 
 def test_a_part_that_fails_leaves_the_others(made):

@@ -148,6 +148,24 @@ def test_usage_files_of_a_run_are_read_shards_together_and_strangers_left_out(tm
     assert {found[name]["serves"] for name in ("fetch a", "train final", "lex, 2 jobs")} == {"run"}
 
 
+def test_attempts_before_the_last_one_and_other_machines_cost_too(tmp_path):
+    def attempt(began, joules):
+        times = {"began_unix_s": began, "wall_s": 2.0, "cpu_s": 3.0, "peak_rss_gib": 1.0}
+        return {"stage": "train", **times, "energy": energy(None, joules)}
+
+    killed = {"stage": "train", "began_unix_s": 3.0}
+    first = {**attempt(5.0, 1.0), "earlier_attempts": [attempt(1.0, 10.0), killed]}
+    second = {**attempt(5.0, 100.0), "earlier_attempts": [attempt(1.0, 1000.0)]}
+    (tmp_path / "train.final.usage.json").write_text(json.dumps(first))
+    (tmp_path / "train.final.node1.usage.json").write_text(json.dumps(second))
+    (found,) = read_usage(tmp_path, "final", [], set(), COST)
+    assert found["energy"]["measured_j"] == 1111.0
+    assert found["energy"]["reason"].startswith("1 earlier attempt(s) were killed")
+    assert (found["wall_s"], found["cpu_s"], found["jobs"]) == (4.0, 12.0, 1)
+    assert (found["began_unix_s"], found["ended_unix_s"]) == (1.0, 7.0)
+    assert not any("twice" in line for line in section([found])["excluded"])
+
+
 def forms(context):
     pictures = dict.fromkeys(("loss", "comparison", "optimizer"), "<svg/>")
     card = render_markdown("evaluated_card.md.j2", context)

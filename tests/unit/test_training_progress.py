@@ -74,6 +74,13 @@ def test_messages_stand_in_lines_of_their_own_above_the_bar():
     assert lines[-2:] == ["done", ""]
 
 
+def test_the_narrowest_terminal_shows_the_loss_and_no_bar():
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", _on_terminal(WORK, COLUMNS="20"))
+    lines = [line for line in re.split(r"[\r\n]+", plain) if "40/40" in line]
+    assert lines
+    assert all("loss 1.23" in line and len(line) <= 20 for line in lines)
+
+
 def test_a_narrow_terminal_has_one_line_with_the_loss():
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", _on_terminal(WORK, COLUMNS="60"))
     lines = [line for line in re.split(r"[\r\n]+", plain) if "40/40" in line]

@@ -11,7 +11,8 @@ from collections import defaultdict
 
 import pytest
 
-from commbert.errors import SettingsError
+from commbert.errors import ArtifactError, SettingsError
+from commbert.reporting.reading import read_metrics
 from commbert.training import loop, trackers
 from commbert.training.record import MEASURED
 from commbert.training.trackers import Mlflow, TensorBoard
@@ -331,6 +332,15 @@ class TestMlflow:
         self._tracker()
         assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
         assert int(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]) <= 10
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe{}", b"\x00" * 50, b'{"event": "st'])
+def test_a_damaged_record_is_named_with_its_line(tmp_path, damage):
+    record = tmp_path / "metrics.jsonl"
+    record.write_bytes(b'{"event": "step", "step": 1, "elapsed_s": 0.5}\n' + damage + b"\n")
+    for read in (lambda: list(trackers._rows(record)), lambda: read_metrics(record)):
+        with pytest.raises(ArtifactError, match=r"metrics\.jsonl line 2: expected a JSON row"):
+            read()
 
 
 def test_an_address_with_a_password_is_refused_without_showing_it():

@@ -394,6 +394,17 @@ def test_a_curve_is_made_of_means_over_equal_stretches():
     assert sparkline([1.0, None, 3.0], 3) == "▁ █ 1.000 to 3.000"
 
 
+def test_a_curve_of_equal_numbers_is_flat():
+    assert set(sparkline([4.265930395611262] * 999, 10).partition(" ")[0]) == {"▁"}
+
+
+@pytest.mark.parametrize("losses", [[1e308, 1e308, 1.0], [1e308, -1e308], [1e308] * 200, [5e-324, 1e-323]])
+def test_a_curve_of_numbers_of_any_size_is_drawn(losses):
+    curve, _, words = sparkline(losses, 2).partition(" ")
+    assert len(curve) == 2
+    assert len(words) < 30
+
+
 def test_the_view_of_nothing_is_the_wish_to_wait(run):
     console = _console(terminal=True, width=300)
     console.print(view(Follower(run.folder), console))

@@ -79,7 +79,7 @@ def run_stage(
     set_up_logging(log)
     if threads is not None:
         limit_threads(threads)
-    settings = parsed(RuntimeSettings, runtime or os.environ.get(RUNTIME, "{}"), "runtime")
+    settings = parsed(RuntimeSettings, runtime or os.environ.get(RUNTIME) or "{}", "runtime")
     with recorded(stage, usage, interval_s=settings.monitor_every_s, root_pid=root_pid, resumes=resumes) as record:
         result = work()
         record.is_done = result is not None or not resumes

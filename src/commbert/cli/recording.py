@@ -41,7 +41,8 @@ def recorded(
         usage: The record; None: nothing is sampled or written.
         interval_s: Between two samples.
         root_pid: Process of the tree that is measured with all below it; None: this one.
-        resumes: The stage goes on where its last attempt stopped: that is kept beside the record, and goes into it.
+        resumes: The stage goes on where its last attempt stopped: that is kept beside the record, and goes into it. Of
+            one that was killed there is only when it began.
     """
     record, began_unix_s = Record(), time.time()
     if usage is None:
@@ -52,6 +53,9 @@ def recorded(
     attempts = beside(usage, "attempts.json")
     earlier = _attempts(attempts) if resumes else []
     samples = beside(usage, "samples.parquet")
+    begun = {"stage": stage, "began_unix_s": round(began_unix_s, 1)}
+    if resumes:
+        _keep(attempts, [*earlier, begun])  # stays, as the trace of an attempt that is killed
     with ended_by_sigterm():
         try:
             with (
@@ -61,7 +65,7 @@ def recorded(
                 yield record
         finally:
             record.wall_s = used.wall_s
-            entry = {"stage": stage, "began_unix_s": round(began_unix_s, 1), **used.as_dict(), **seen.as_dict()}
+            entry = {**begun, **used.as_dict(), **seen.as_dict()}
             if resumes and not record.is_done:
                 _keep(attempts, [*earlier, entry])
         if record.is_done:

@@ -37,7 +37,9 @@ class Seen:
         if row is None:
             self.n_unreadable += 1
         elif row["event"] == "validation":
-            self.validations = [*(v for v in self.validations if v["step"] < row["step"]), row]
+            while self.validations and self.validations[-1]["step"] >= row["step"]:
+                self.validations.pop()
+            self.validations.append(row)
         else:
             self._forget_from(row["step"])
             self.steps.append(row["step"])

@@ -18,6 +18,7 @@ _BESIDE_CURVE = 30
 """Columns of a terminal for the curve's name, its least and its greatest value."""
 _VALIDATIONS = 5
 _COLUMNS = 6
+_LARGE = 1e9
 _SILENT_STEPS, _SILENT_S = 20, 60.0
 """A record that has not grown for so many steps' time, and so many seconds, belongs to a training that stands still."""
 
@@ -206,9 +207,17 @@ def sparkline(values: list[float | None], width: int, *, blocks: str = _BLOCKS) 
     if not known:
         return ""
     low, high = min(known), max(known)
-    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
-    curve = "".join(" " if m is None else blocks[round((m - low) * scale)] for m in means)
-    return f"{curve} {low:.3f} to {high:.3f}"
+    # Halves: the difference of two numbers of any size is one. Means of equal numbers differ by their rounding.
+    span = high / 2 - low / 2
+    is_flat = span <= 1e-12 * max(abs(low), abs(high))
+    heights = [None if m is None else 0.0 if is_flat else (m / 2 - low / 2) / span for m in means]
+    curve = "".join(" " if h is None else blocks[round(h * (len(blocks) - 1))] for h in heights)
+    return f"{curve} {_bounded(low)} to {_bounded(high)}"
+
+
+def _bounded(value: float) -> str:
+    """Return a number in a few characters, however large it is."""
+    return f"{value:.3f}" if abs(value) < _LARGE else f"{value:.3g}"
 
 
 def _means(values: list[float | None], width: int) -> Iterator[float | None]:
@@ -216,7 +225,8 @@ def _means(values: list[float | None], width: int) -> Iterator[float | None]:
     edges = [i * len(values) // n for i in range(n + 1)] if n else [0]
     for start, stop in pairwise(edges):
         known = [v for v in values[start:stop] if v is not None]
-        yield sum(known) / len(known) if known else None
+        # Each by itself: the sum of large ones is no number.
+        yield sum(v / len(known) for v in known) if known else None
 
 
 def duration(seconds: float) -> str:

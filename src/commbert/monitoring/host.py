@@ -4,6 +4,7 @@ The kernel adds the CPU time and the disk bytes of an ended child to its parent'
 sum over the living processes of the tree is what the whole tree took, with those that came and went between samples.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,10 @@ from commbert.monitoring.nvml import Reading
 
 LOOKING_SHARE = 0.005
 """Of a core, at most, for finding new processes of the tree: it means a look at all processes of the node."""
+READING_SHARE = 0.003
+"""Of a core, at most, for reading the processes of a large tree: a thousand of them take 0.1 s."""
+LARGE_S = 0.001
+"""A tree that is read in less is small, and read every time."""
 NOTES = (
     "memory of the process tree counts pages that processes share in each of them",
     "node_*, network_* and the energy of CPU and GPUs count the whole node; stages that run at the same time count the "
@@ -32,6 +37,7 @@ COLUMNS = (
     "node_cpu_pct",
     "node_memory_used_gib",
 )
+SELDOM = "so many processes are not read every time"
 _TREE = COLUMNS[:4]
 _DISK = COLUMNS[4:6]
 _LOOPBACK = ("lo", "lo0")
@@ -65,17 +71,25 @@ class Host:
         self, root_pid: int | None = None, *, clock: Callable[[], float] = time.monotonic, library: Any = psutil
     ) -> None:
         self._library, self._clock = library, clock
-        self._root = library.Process(root_pid)
-        self._members: list[Any] = [self._root]
-        self._look_at = clock()
+        self._root_pid = root_pid
+        self._root: Any = None
+        self._members: list[Any] = []
+        self._look_at = self._read_at = clock()
         self._cpu, self._read, self._written = _Growing(), _Growing(), _Growing()
         self._before: tuple[float, float] | None = None
         self._nics: dict[str, tuple[int, int]] = {}
         self._received = self._sent = 0
-        library.cpu_percent(None)  # the first answer counts from here
+        with contextlib.suppress(OSError, library.Error):  # what hides it now gives its reason when it is read
+            library.cpu_percent(None)  # the first answer counts from here
 
-    def read(self) -> Reading:
-        """Return what the tree took since the first reading, and what the node does now."""
+    def read(self, *, is_last: bool = False) -> Reading:
+        """Return what the tree took since the first reading, and what the node does now.
+
+        Args:
+            is_last: A tree of many processes, which is not read every time, is read now.
+        """
+        if is_last:
+            self._read_at = self._clock()
         values: dict[str, Any] = dict.fromkeys(COLUMNS)
         missing: dict[str, str] = {}
         for columns, part in ((COLUMNS[:6], self._tree), (COLUMNS[6:8], self._network), (COLUMNS[8:], self._node)):
@@ -89,6 +103,16 @@ class Host:
 
     def _tree(self) -> tuple[dict[str, Any], dict[str, str]]:
         self._look()
+        if self._clock() < self._read_at:
+            return {}, dict.fromkeys((*_TREE, *_DISK), SELDOM)
+        began = time.thread_time()
+        try:
+            return self._read_tree()
+        finally:
+            took_s = time.thread_time() - began
+            self._read_at = self._clock() + (took_s / READING_SHARE if took_s > LARGE_S else 0.0)
+
+    def _read_tree(self) -> tuple[dict[str, Any], dict[str, str]]:
         taken = [t for process in self._members if (t := self._of_process(process))]
         if not taken:
             return {}, dict.fromkeys((*_TREE, *_DISK), "the stage's process was not found")
@@ -112,6 +136,8 @@ class Host:
         if self._clock() < self._look_at:
             return
         began = time.thread_time()
+        if self._root is None:
+            self._root = self._library.Process(self._root_pid)
         try:
             self._members = [self._root, *self._root.children(recursive=True)]
         except self._library.NoSuchProcess:
@@ -161,4 +187,5 @@ class Host:
 
 
 def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    # It may name a process, whose name is of any bytes: they have to go into a file of UTF-8.
+    return f"{type(error).__name__}: {error}".encode("utf-8", "backslashreplace").decode()

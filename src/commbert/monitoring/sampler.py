@@ -99,13 +99,13 @@ class Monitor:
         if self._file.reason:
             self._say("monitor", self._file.reason, logging.WARNING)
 
-    def tick(self) -> None:
+    def tick(self, *, is_last: bool = False) -> None:
         """Read all sensors once."""
         if self._sensors is None:
             self._sensors = self._make()
         sensors = self._sensors
         now, wall = self._clock(), self._wall()
-        host = self._host_reading(sensors)
+        host = self._host_reading(sensors, is_last=is_last)
         gpus = self._attempted("driver", sensors.driver.read, lambda _: [])
         with self._lock:
             if not self._is_over:
@@ -148,7 +148,7 @@ class Monitor:
             self.tick()
             while not self._ending.wait(self._until_next(began)):
                 self.tick()
-            self.tick()
+            self.tick(is_last=True)
         except Exception as error:  # the stage goes on without its sampler
             self._broken = f"the sampler ended early: {type(error).__name__}: {error}"
             _log.warning("monitor: %s", self._broken, exc_info=True)
@@ -162,11 +162,11 @@ class Monitor:
         passed = (self._clock() - began) / self._interval_s
         return (math.floor(passed) + 1 - passed) * self._interval_s
 
-    def _host_reading(self, sensors: Sensors) -> Reading:
+    def _host_reading(self, sensors: Sensors, *, is_last: bool) -> Reading:
         def nothing(reason: str) -> Reading:
             return Reading(dict.fromkeys(HOST_COLUMNS), dict.fromkeys(HOST_COLUMNS, reason))
 
-        host = self._attempted("host", sensors.host.read, nothing)
+        host = self._attempted("host", lambda: sensors.host.read(is_last=is_last), nothing)
         joules = self._attempted("rapl", sensors.rapl.read, lambda _: None)
         missing = {} if joules is not None else {"cpu_energy_j": sensors.rapl.reason or "could not be read"}
         return Reading({**host.values, "cpu_energy_j": joules}, {**host.missing, **missing})

@@ -92,6 +92,6 @@ def _as_table(rows: list[dict[str, Any]], schema: Any) -> Any:
 
     if not rows:
         return empty(schema)
-    text = "\n".join(json.dumps(row, allow_nan=False) for row in rows).encode()
+    text = "\n".join(json.dumps(row, allow_nan=False, ensure_ascii=False) for row in rows).encode(errors="replace")
     options = arrow_json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="error")
     return arrow_json.read_json(io.BytesIO(text), arrow_json.ReadOptions(use_threads=False), options)

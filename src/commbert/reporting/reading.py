@@ -9,13 +9,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from commbert.artifacts import read_json
+from commbert.errors import ArtifactError
 from commbert.reporting.energy import of_job, of_jobs
 from commbert.settings.report import CostSettings
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the step rows and the validation rows of metrics.jsonl."""
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Return the step rows and the validation rows of metrics.jsonl.
+
+    Raises:
+        ArtifactError: If a line is no row.
+    """
+    rows = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ArtifactError(
+                f"{path} line {number}: expected a JSON row, found {line[:40]!r}. The file is damaged; train anew."
+            ) from error
     return [r for r in rows if r["event"] == "step"], [r for r in rows if r["event"] == "validation"]
 
 
@@ -25,42 +37,63 @@ def read_usage(
     """Return the usage of the stages behind a run's report, in the order in which they began.
 
     The jobs of a stage, one for each shard, are one record: times and energy are added, memory is the most that one
-    took. ``serves`` says whether the run itself needed the stage, or only what it is compared with.
+    took. So it is with the attempts of a training that went on after a stop. Of the other machines of a training only
+    the time is not added: they worked meanwhile. ``serves`` says whether the run itself needed the stage, or only what
+    it is compared with.
     """
     found: list[dict[str, Any]] = []
     of_shards: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(folder.glob("*.usage.json")):
         stage, _, subject = path.name.removesuffix(".usage.json").partition(".")
+        subject, _, node = subject.partition(".node")
+        if node:
+            continue  # read with the record of the first machine
         if subject in shards:
             of_shards.setdefault(stage, []).append(read_json(path))
         elif stage != "report" and (stage == "fetch" or not subject or subject in {run, "base", *others}):
             serves = "run" if stage == "fetch" or subject in ("", run) else "comparison"
-            found.append(_record(f"{stage} {subject}".strip(), serves, [read_json(path)], cost))
+            nodes = sorted(folder.glob(f"{stage}.{subject}.node*.usage.json"))
+            found.append(_record(f"{stage} {subject}".strip(), serves, [read_json(path)], cost, nodes=nodes))
     for stage, jobs in of_shards.items():
         name = stage if len(jobs) == 1 else f"{stage}, {len(jobs)} jobs"
         found.append(_record(name, "run", jobs, cost))
     return sorted(found, key=lambda u: u["began_unix_s"])
 
 
-def _record(name: str, serves: str, jobs: Sequence[Mapping[str, Any]], cost: CostSettings) -> dict[str, Any]:
-    host = [job.get("host") or {} for job in jobs]
-    gpus = [gpu for job in jobs for gpu in job.get("gpus") or []]
+def _record(
+    name: str, serves: str, jobs: Sequence[Mapping[str, Any]], cost: CostSettings, *, nodes: Sequence[Path] = ()
+) -> dict[str, Any]:
+    attempts = [attempt for job in jobs for attempt in _attempts(job)]
+    everywhere = [*attempts, *(attempt for node in nodes for attempt in _attempts(read_json(node)))]
+    there = [attempt for attempt in everywhere if "wall_s" in attempt]
+    host = [attempt.get("host") or {} for attempt in there]
+    gpus = [gpu for attempt in there for gpu in attempt.get("gpus") or []]
+    energy = of_jobs([of_job(attempt, cost) for attempt in there])
+    n_killed = len(everywhere) - len(there)
+    if n_killed:
+        told = f"{n_killed} earlier attempt(s) were killed before they could write what they took: not counted"
+        energy["reason"] = "; ".join(filter(None, (told, energy["reason"])))
     return {
         "stage": name,
         "serves": serves,
         "jobs": len(jobs),
-        "began_unix_s": min(job["began_unix_s"] for job in jobs),
+        "began_unix_s": min(attempt["began_unix_s"] for attempt in attempts),
         "ended_unix_s": max(job["began_unix_s"] + job["wall_s"] for job in jobs),
-        "wall_s": round(sum(job["wall_s"] for job in jobs), 3),
-        "cpu_s": round(sum(job["cpu_s"] for job in jobs), 3),
-        "peak_rss_gib": _most([*(h.get("peak_tree_rss_gib") for h in host), *(job["peak_rss_gib"] for job in jobs)]),
+        "wall_s": round(sum(attempt.get("wall_s", 0.0) for attempt in attempts), 3),
+        "cpu_s": round(sum(attempt["cpu_s"] for attempt in there), 3),
+        "peak_rss_gib": _most([*(h.get("peak_tree_rss_gib") for h in host), *(a["peak_rss_gib"] for a in there)]),
         "peak_gpu_memory_gib": _most([gpu.get("peak_memory_gib") for gpu in gpus]),
         "mean_gpu_utilization_pct": _mean([gpu.get("mean_utilization_pct") for gpu in gpus]),
         "throttled_pct": _most([gpu.get("throttled_pct") for gpu in gpus]),
         "throttle_reasons": sorted({reason for gpu in gpus for reason in gpu.get("throttle_reasons") or []}),
-        "gaps": sum((job.get("monitoring") or {}).get("gaps") or 0 for job in jobs),
-        "energy": of_jobs([of_job(job, cost) for job in jobs]),
+        "gaps": sum((attempt.get("monitoring") or {}).get("gaps") or 0 for attempt in there),
+        "energy": energy,
     }
+
+
+def _attempts(job: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return all attempts of a job; one that was killed left no more than when it began."""
+    return [*(job.get("earlier_attempts") or []), job]
 
 
 def _most(values: Sequence[float | None]) -> float | None:

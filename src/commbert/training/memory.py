@@ -21,6 +21,7 @@ def memory_figures(device: torch.device) -> dict[str, float | None]:
         now = psutil.Process().memory_info().rss
         # Linux counts in KiB, macOS in bytes.
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        peak = max(peak, now)  # the kernel brings its own peak up to date now and then
     return {"memory_gib": _gib(now), "peak_memory_gib": None if peak is None else _gib(peak)}
 
 

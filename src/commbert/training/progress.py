@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -19,6 +20,8 @@ from rich.table import Column
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 15.0
+_NARROW = 50
+"""Columns of a terminal; on one with fewer, bar and time would leave no place for the loss."""
 
 
 class TrainingProgress:
@@ -37,16 +40,12 @@ class TrainingProgress:
         if console.is_dumb_terminal:
             return  # it cannot go back over what it has shown: lines
         self._stderr = sys.stderr
-        self._bar = Progress(
-            BarColumn(bar_width=10),
-            MofNCompleteColumn(),
-            # What does not fit into the line is cut off at its end, so what matters most stands first.
-            TextColumn("{task.fields[figures]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            expand=True,
-        )
+        # What does not fit into the line is cut off at its end, so what matters most stands first.
+        figures = TextColumn("{task.fields[figures]}", markup=False, table_column=Column(ratio=1, no_wrap=True))
+        columns: list[ProgressColumn] = [MofNCompleteColumn(), figures]
+        if console.width >= _NARROW:
+            columns = [BarColumn(bar_width=10), *columns, TextColumn("left"), TimeRemainingColumn()]
+        self._bar = Progress(*columns, console=console, expand=True)
         self._task = self._bar.add_task("training", total=n_steps, completed=first_step, figures="")
         self._bar.start()
         self._move_messages()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from commbert.artifacts import disk_full_named
-from commbert.errors import SettingsError
+from commbert.errors import ArtifactError, SettingsError
 
 _log = logging.getLogger(__name__)
 _GROUPS = {"step": "train", "validation": "validation"}
@@ -54,9 +54,15 @@ def _figures(row: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _rows(record: Path) -> Iterator[dict[str, Any]]:
-    with record.open(encoding="utf-8") as file:
-        for line in file:
-            yield json.loads(line)
+    with record.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise ArtifactError(
+                    f"{record} line {number}: expected a JSON row, found {line[:40]!r}: the record is damaged. "
+                    f"Remove {record.parent} to train anew."
+                ) from error
 
 
 def _imported(module: str, *, package: str, setting: str, extra: str) -> Any:
