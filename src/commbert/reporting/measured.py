@@ -17,7 +17,9 @@ class Row:
 
 
 ROWS = (
-    Row("auc_english", "AUC against English words", "easy: frequency alone solves it", True),
+    Row(
+        "auc_english", "AUC against English words", "easy: see the controls, rules that never see the first word", True
+    ),
     Row("auc_random_code", "AUC against random code words", "medium", True),
     Row("auc_frequency_matched", "AUC against frequency-matched code words", "hard: the honest rung", True),
     Row("auc_frequency_matched_novel", "... novel pairs only", "the pair shares no training line", True),
@@ -150,14 +152,17 @@ def meters(
     leakage: Mapping[str, Mapping[str, Any]], evaluation: Mapping[str, Any], masked_pct: float | None
 ) -> list[str]:
     """Return the sentences about leaks and shortcuts that stand on the first page."""
-    of = leakage["validation"]
+    of = leakage["test"]
     seen = {
         "lines": of["lines_seen_in_training_pct"],
         "windows": of["windows_seen_in_training_pct"],
         "word pairs": of.get("pairs_seen_in_training_pct"),
     }
     told = ", ".join(f"{value:.1f} % of the {what}" for what, value in seen.items() if value is not None)
-    lines = [f"Of the validation split, training saw {told}; figures of novel pairs leave those pairs out."]
+    lines = [
+        f"Of the test split, which the figures on code are of, training saw {told}; "
+        "figures of novel pairs leave those pairs out."
+    ]
     rules = {
         rung: max((c[k] for k in ("blind", "classifier", "frequency") if c[k] is not None), default=None)
         for rung, c in evaluation["controls"].items()

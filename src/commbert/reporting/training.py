@@ -88,6 +88,12 @@ def remarks(
         told.append(f"Training was resumed {times}, at step {', '.join(f'{s:,}' for s in resumed)}.")
     if not validations:
         told.append("There was no validation: which step was best is not known.")
+    best = training["best_step"]
+    if best is not None and best != training["steps"]:
+        told.append(
+            f"The figures are of the weights after the last step, {training['steps']:,}; the best validation by "
+            f"{training['best_metric']} was at step {best:,}, and its weights were not measured here."
+        )
     if not training["machine"]["gpus"]:
         told.append("The machine has no GPU: training ran on its CPU.")
     if training["collapsed_at_steps"]:
