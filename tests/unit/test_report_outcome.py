@@ -1,11 +1,21 @@
 """What the first page says: what speaks against the run as well as what speaks for it."""
 
+import ast
+import re
+
 import pytest
 
+from commbert.reporting.card import render_card
 from commbert.reporting.comparison import headline, lost
 from commbert.reporting.context import build_context
 from commbert.reporting.measured import SYSTEM_FIGURES
-from report_case import evaluation, sources, training
+from commbert.reporting.rendering import render_html, render_markdown
+from commbert.reporting.training import method_of
+from report_case import evaluation, settings, sources, training
+
+PICTURES = dict.fromkeys(("loss", "comparison", "optimizer"), "f.svg")
+MLM = "masked language modelling"
+PAIRS = "a contrastive loss over words of one line"
 
 
 def system(name, **cells):
@@ -73,3 +83,71 @@ def test_figures_of_another_step_than_the_best_are_told(best, is_said):
         any("weights after the last step, 2; the best validation by hard was at step 1" in s for s in remarks)
         == is_said
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "told", "is_mlm"),
+    [
+        ({"batch_texts": 0}, f"{MLM} and {PAIRS}", True),
+        ({"batch_texts": 4}, f"{MLM} and {PAIRS} and over pairs of texts", True),
+        ({"objectives": {"mlm": 1.0, "contrastive": 0.0}}, MLM, True),
+        ({"objectives": {"mlm": 0.0, "contrastive": 1.0}, "batch_texts": 0}, PAIRS, False),
+        (
+            {"objectives": {"mlm": 0.0, "contrastive": 1.0, "mlm_end": 0.5}, "batch_texts": 0},
+            f"{MLM} and {PAIRS}",
+            True,
+        ),
+        (
+            {"objectives": {"mlm": 1.0, "contrastive": 0.0}, "trainable": "mlm_head", "best_metric": "mlm_loss"},
+            f"{MLM}; only the head of the model was trained",
+            True,
+        ),
+    ],
+)
+def test_the_method_is_the_one_that_was_set(changes, told, is_mlm):
+    assert method_of(settings(**changes)["training"]) == {"method": told, "is_mlm_trained": is_mlm}
+
+
+def first_card(**changes):
+    made = sources()
+    known = {**made.training, "settings": settings(**changes)["training"], "run": "r", "base": "b", "pooling": "mean"}
+    known |= {"layers": 1, "hidden_size": 2, "parameters": 3, "vocabulary": 4, "new_rows": 1, "step": 2}
+    known["settings"]["optimizer"] = {"learning_rate": 0.1}
+    return render_card({**known, "corpus": made.ingest})
+
+
+@pytest.mark.parametrize(
+    ("objectives", "is_mlm"), [({"mlm": 1.0, "contrastive": 0.0}, True), ({"mlm": 0.0, "contrastive": 1.0}, False)]
+)
+def test_hidden_tokens_are_offered_only_where_guessing_them_was_trained(objectives, is_mlm):
+    context = build_context(sources(config=settings(objectives=objectives)))
+    forms = [
+        render_markdown(name, {**context, "figures": PICTURES}) for name in ("report.md.j2", "evaluated_card.md.j2")
+    ]
+    forms += [render_html("report.html.j2", context, PICTURES), first_card(objectives=objectives)]
+    assert [("fill-mask" in form) for form in forms] == [is_mlm] * len(forms)
+    cards = (forms[1], forms[3])
+    assert all(context["training"]["method"] in " ".join(card.split()) and "## Intended use" in card for card in cards)
+
+
+@pytest.mark.parametrize("objectives", [{"mlm": 1.0, "contrastive": 0.0}, {"mlm": 0.0, "contrastive": 1.0}])
+def test_code_of_a_card_is_code_between_fences_of_its_own_lines(objectives):
+    context = build_context(sources(config=settings(objectives=objectives)))
+    texts = [
+        render_markdown(name, {**context, "figures": PICTURES}) for name in ("report.md.j2", "evaluated_card.md.j2")
+    ]
+    for text in (*texts, first_card(objectives=objectives)):
+        blocks = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        assert len(blocks) == text.count("```") // 2
+        assert blocks
+        assert all(ast.parse(block) for block in blocks)
+
+
+def test_every_difference_and_every_system_has_its_interval():
+    context = build_context(sources())
+    text = render_markdown("report.md.j2", {**context, "figures": PICTURES})
+    assert "| +0.200 [+0.100, +0.300] better |" in text
+    assert "| base | 0.500 [0.400, 0.600] (run is better) |" in text
+    page = render_html("report.html.j2", context, PICTURES)
+    assert "+0.100 to +0.300" in page
+    assert "<small>0.400 to<br>0.600</small>" in page

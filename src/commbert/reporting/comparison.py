@@ -107,7 +107,7 @@ def lost(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         beaten = [
             f"{labels[key]} ({cell['value']:.3f} against {ours[key]['value']:.3f})"
             for key, cell in row["cells"].items()
-            if cell["verdict"] == "run is worse"
+            if cell["verdict"] == "run is worse" and is_there(cell) and is_there(ours[key])
         ]
         if beaten:
             sentences.append(f"{row['name']} is better than the run in {', '.join(beaten)}.")

@@ -19,7 +19,7 @@ from commbert.reporting.measured import (
     stratum_rows,
     system_rows,
 )
-from commbert.reporting.training import training_section
+from commbert.reporting.training import method_of, training_section
 from commbert.settings.report import CostSettings
 
 VERSION = 2
@@ -58,9 +58,11 @@ def build_context(sources: Sources) -> dict[str, Any]:
     run = sources.run
     shown = {run: sources.evaluation, **{name: sources.others[name] for name in sources.columns}}
     all_evaluations = {run: sources.evaluation, **sources.others}
-    training = training_section(
-        sources.training, sources.steps, sources.validations, n_windows=sources.windows["splits"]["train"]["windows"]
-    )
+    n_windows = sources.windows["splits"]["train"]["windows"]
+    training = {
+        **training_section(sources.training, sources.steps, sources.validations, n_windows=n_windows),
+        **method_of(sources.config["training"]),
+    }
     rows = figure_rows(run, shown, sources.differences)
     systems = system_rows(list(all_evaluations), all_evaluations, sources.differences, sources.usage)
     return {
