@@ -168,10 +168,11 @@ def meters(
         for rung, c in evaluation["controls"].items()
     }
     best = ", ".join(f"{value:.3f} ({rung.replace('_', ' ')})" for rung, value in rules.items() if value is not None)
-    lines.append(
-        f"A rule that never sees the first word reaches an AUC of {best}: near 0.5 is honest, "
-        "and the hard rungs (frequency matched, lexical) must be."
-    )
+    if best:
+        lines.append(
+            f"A rule that never sees the first word reaches an AUC of {best}: near 0.5 is honest, "
+            "and the hard rungs (frequency matched, lexical) must be."
+        )
     if masked_pct is not None:
         lines.append(f"{masked_pct:.2f} % of the would-be negatives in a step were known positives, and were left out.")
     return lines
