@@ -91,6 +91,11 @@ def test_figures_of_another_step_than_the_best_are_told(best, is_said):
         ({"batch_texts": 0}, f"{MLM} and {PAIRS}", True),
         ({"batch_texts": 4}, f"{MLM} and {PAIRS} and over pairs of texts", True),
         ({"objectives": {"mlm": 1.0, "contrastive": 0.0}}, MLM, True),
+        (
+            {"objectives": {"mlm": 1.0, "contrastive": 0.0, "mlm_end": 0.5}, "batch_texts": 0},
+            f"{MLM} and {PAIRS}",
+            True,
+        ),
         ({"objectives": {"mlm": 0.0, "contrastive": 1.0}, "batch_texts": 0}, PAIRS, False),
         (
             {"objectives": {"mlm": 0.0, "contrastive": 1.0, "mlm_end": 0.5}, "batch_texts": 0},
