@@ -137,7 +137,12 @@ def test_usage_files_of_a_run_are_read_shards_together_and_strangers_left_out(tm
     write("train.other")
     write("evaluation.base")
     write("report.final")
-    found = {u["stage"]: u for u in read_usage(tmp_path, "final", ["base"], {"a-0", "a-1"}, COST)}
+    # Left behind by other settings: a source that is gone, a stage that has one job for each shard now.
+    write("fetch.gone")
+    write("lex")
+    write("windows")
+    of_all = read_usage(tmp_path, "final", ["base"], {"a-0", "a-1"}, COST, sources={"a"})
+    found = {u["stage"]: u for u in of_all}
     assert next(iter(found)) == "fetch a"
     assert set(found) == {"fetch a", "lex, 2 jobs", "train final", "evaluation base"}
     lex = found["lex, 2 jobs"]
@@ -158,7 +163,7 @@ def test_attempts_before_the_last_one_and_other_machines_cost_too(tmp_path):
     second = {**attempt(5.0, 100.0), "earlier_attempts": [attempt(1.0, 1000.0)]}
     (tmp_path / "train.final.usage.json").write_text(json.dumps(first))
     (tmp_path / "train.final.node1.usage.json").write_text(json.dumps(second))
-    (found,) = read_usage(tmp_path, "final", [], set(), COST)
+    (found,) = read_usage(tmp_path, "final", [], set(), COST, sources=set())
     assert found["energy"]["measured_j"] == 1111.0
     assert found["energy"]["reason"].startswith("1 earlier attempt(s) were killed")
     assert (found["wall_s"], found["cpu_s"], found["jobs"]) == (4.0, 12.0, 1)
@@ -196,3 +201,18 @@ def test_every_form_says_what_was_measured_and_what_is_left_out():
         assert "20.0 points" in text  # 0.7 against 0.5
         assert "nothing is taken off" in text
         assert "no RAPL" in text
+
+
+def test_the_tables_of_a_run_alone_are_counted_beside_those_that_all_share(tmp_path):
+    own = tmp_path / "variants" / "logs"
+    own.mkdir(parents=True)
+    times = {"began_unix_s": 5.0, "wall_s": 2.0, "cpu_s": 3.0, "peak_rss_gib": 1.0}
+    for path in (tmp_path / "pairs", own / "pairs", own / "windows.a-0", own / "windows.a-1", own / "windows.gone"):
+        path.with_name(f"{path.name}.usage.json").write_text(json.dumps(times))
+    found = read_usage(tmp_path, "big", [], {"a-0", "a-1"}, COST, sources=set(), own_folder=own)
+    assert {u["stage"]: u["wall_s"] for u in found} == {
+        "pairs": 2.0,
+        "pairs (own tables)": 2.0,
+        "windows, 2 jobs (own tables)": 4.0,
+    }
+    assert {u["serves"] for u in found} == {"run"}

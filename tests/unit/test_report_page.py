@@ -341,3 +341,20 @@ def test_the_commands_that_make_it_again_name_commit_settings_and_target():
 def test_the_run_is_the_first_column_whatever_it_is_called():
     context = build_context(replace(sources(), run="a-b.c"))
     assert context["columns"] == ["a-b.c", "base"]
+
+
+def test_a_correlation_below_zero_is_on_the_picture():
+    cell = {"value": -0.5, "low": -0.7, "high": -0.3}
+    below = {"key": "general_similarity", "label": "similarity", "cells": {"a": cell}}
+    above = {**below, "cells": {"a": {"value": 0.5, "low": 0.3, "high": 0.7}}}
+    ticks = [re.findall(r">(\u2212?-?[0-9]\.[0-9]+)</text>", comparison_figure([row], ["a"])) for row in (below, above)]
+    assert any(tick.startswith(("-", "\u2212")) for tick in ticks[0])
+    assert not any(tick.startswith(("-", "\u2212")) for tick in ticks[1])
+
+
+def test_labels_of_axes_are_no_longer_than_their_panel():
+    further = {"padding_saved_pct": 1.0, "mfu_pct": 2.0, "memory_gib": 3.0}
+    shown = optimizer_figure([step(1, **further), step(2, **further)], max_gradient_norm=1.0)
+    labels = re.findall(r">([^<>]+)</(?:text|tspan)>", shown)
+    assert any("matrix speed" in label for label in labels)
+    assert max(map(len, labels)) <= 24

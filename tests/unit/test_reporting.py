@@ -49,6 +49,33 @@ def test_a_markdown_cell_shows_exactly_the_text() -> None:
     assert html.unescape(re.findall(r"<td>(.*?)</td>", page)[0]) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://h.invalid/x",
+        "HTTP://h.invalid",
+        "www.h.invalid",
+        "- a",
+        "+ a",
+        "=",
+        "1. a",
+        "12) a",
+        "123. a",
+        "    code",
+    ],
+)
+def test_a_text_is_no_link_no_list_and_no_heading(text: str) -> None:
+    shown = markdown_cell(text)
+    assert "://" not in shown
+    assert "www." not in shown
+    page = MarkdownIt("commonmark").enable("table").render(f"a\n\n- {shown}\n")
+    assert page == f"<p>a</p>\n<ul>\n<li>{html.escape(text)}</li>\n</ul>\n"
+
+
+def test_a_percentage_and_brackets_stay_readable_in_the_source() -> None:
+    assert markdown_cell("12.5 % (of 3)") == "12.5 % (of 3)"
+
+
 def test_a_long_text_is_cut() -> None:
     assert len(visible("x" * 500, max_chars=80)) == 80
 
@@ -145,7 +172,10 @@ def test_every_kind_of_source_has_its_place_state_and_digests(facts, place, stat
 def test_both_reports_tell_of_each_source_where_it_is_from_and_what_was_used(minimal_context: dict) -> None:
     minimal_context["corpus"]["sources"][0] |= {"files_used": 77, "lines_used": 8888}
     for text in both(minimal_context):
-        assert all(part in text for part in ("https://h.invalid/r", "0" * 40, "digest f00", "MIT", "77", "8,888"))
+        assert all(
+            part in html.unescape(text)
+            for part in ("https://h.invalid/r", "0" * 40, "digest f00", "MIT", "77", "8,888")
+        )
 
 
 def test_secrets_stand_in_the_report_as_numbers_by_rule(minimal_context: dict) -> None:

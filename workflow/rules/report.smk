@@ -95,13 +95,18 @@ rule report_run:
             f"--other={name}={path}"
             for name, path in CONFIG.evaluations_beside(wildcards.run).items()
         ],
+        own=lambda wildcards: [
+            f"--own-usage-folder=results{variant}/logs"
+            for variant in [CONFIG.variant_of(wildcards.run)]
+            if variant
+        ],
         code=code_digest("commbert.stages.report"),
         templates=templates_digest(),
     shell:
         "commbert report --run {wildcards.run} --config {params.settings:q} --ingest {input.ingest} "
         "--words {input.words} --receipts {input.receipts} --windows {input.windows} --pairs {input.pairs} "
         "--training {input.training} --metrics {input.metrics} --model {input.model} "
-        "--evaluation {input.evaluation} {params.others:q} --embedding-map {input.embedding_map} --usage-folder results/logs "
+        "--evaluation {input.evaluation} {params.others:q} --embedding-map {input.embedding_map} --usage-folder results/logs {params.own:q} "
         "--markdown-out {output.markdown} --json-out {output.json} --html-out {output.html} "
         "--card-out {output.card} --settings-out {output.settings} --loss-out {output.loss} "
         "--figures-out {output.metric} --optimizer-out {output.optimizer} --timeline-out {output.timeline} "

@@ -226,6 +226,7 @@ def report(
     figures_table_out: Out,
     stages_table_out: Out,
     embedding_map: Annotated[Path | None, typer.Option(help="SVG of the words on a plane, to be shown.")] = None,
+    own_usage_folder: Annotated[Path | None, typer.Option(help="Usage of stages whose tables only it reads.")] = None,
     other: Annotated[
         list[str] | None, typer.Option(help="NAME=FILE of another evaluation.json; one column each.")
     ] = None,
@@ -245,6 +246,7 @@ def report(
                 *(ingest, words, receipts, windows, pairs, training, metrics, model, evaluation, usage_folder),
                 others=others,
                 embedding_map=embedding_map,
+                own_usage_folder=own_usage_folder,
             ),
             outputs=stage.ReportOutputs(
                 *(markdown_out, json_out, html_out, card_out, settings_out),

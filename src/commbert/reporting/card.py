@@ -3,11 +3,12 @@
 from typing import Any
 
 from commbert.reporting.rendering import render_markdown
+from commbert.reporting.training import method_of
 
 
 def render_card(context: dict[str, Any]) -> str:
     """Return the card from what training knows: corpus, base, sizes, settings, how to load."""
-    return render_markdown("model_card.md.j2", context)
+    return render_markdown("model_card.md.j2", {**context, **method_of(context["settings"])})
 
 
 def render_weights(average: dict[str, Any]) -> str:

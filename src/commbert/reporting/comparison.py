@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from commbert.reporting.measured import ROWS, Row
+from commbert.reporting.measured import ROWS, SYSTEM_FIGURES, Row
 
 HARD = ("auc_frequency_matched_novel", "retrieval_mrr")
 """The hard metric is the mean of these (``training.best_metric: hard``), here on the test split."""
@@ -12,6 +12,8 @@ _TOLD = {
     "retrieval_mrr": "retrieval MRR",
     "mlm_top1": "MLM top-1 accuracy",
 }
+CHANCE = 0.5
+"""AUC of guessing."""
 Figures = Mapping[str, Mapping[str, Any] | None]
 Differences = Mapping[str, Mapping[str, Mapping[str, Any] | None]]
 
@@ -65,22 +67,56 @@ def headline(run: str, evaluations: Mapping[str, Mapping[str, Any]], differences
     for key, told in _TOLD.items():
         for name in others:
             change, theirs = differences[name].get(key), evaluations[name]["figures"].get(key)
-            if change is not None and theirs is not None:
+            if change is not None and is_there(theirs) and is_there(ours.get(key)):
+                said = verdict(change, True)
                 sentences.append(
                     f"{told}: {ours[key]['value']:.3f} against {theirs['value']:.3f} of {name}, "
-                    f"difference {change['value']:+.3f} [{change['low']:+.3f}, {change['high']:+.3f}]: "
-                    f"{verdict(change, True)}."
+                    f"difference {change['value']:+.3f}{_interval(change, '+.3f')}{f': {said}' if said else ''}."
                 )
-        if not others and ours[key]:
-            value = ours[key]
-            sentences.append(f"{told}: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}].")
+        if not others and is_there(ours.get(key)):
+            sentences.append(f"{told}: {ours[key]['value']:.3f}{_interval(ours[key])}.")
     unigram = evaluations[run]["unigram"]
-    if unigram and ours["mlm_top1"]:
+    if unigram and is_there(ours.get("mlm_top1")):
         value = ours["mlm_top1"]
         sentences.append(
-            f"MLM top-1 accuracy: {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}] against "
+            f"MLM top-1 accuracy: {value['value']:.3f}{_interval(value)} against "
             f"{unigram['top1']:.3f} of always saying the most frequent token."
         )
+    return sentences
+
+
+def is_there(figure: Mapping[str, Any] | None) -> bool:
+    """Return whether the figure was measured."""
+    return figure is not None and figure["value"] is not None
+
+
+def _interval(figure: Mapping[str, Any], style: str = ".3f") -> str:
+    return "" if figure["low"] is None else f" [{figure['low']:{style}}, {figure['high']:{style}}]"
+
+
+def lost(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what speaks against the run: systems that are better than it at something, and AUCs below chance.
+
+    Args:
+        rows: Of ``system_rows``, the run first.
+    """
+    ours = rows[0]["cells"]
+    labels = dict(SYSTEM_FIGURES)
+    sentences = []
+    for row in rows[1:]:
+        beaten = [
+            f"{labels[key]} ({cell['value']:.3f} against {ours[key]['value']:.3f})"
+            for key, cell in row["cells"].items()
+            if cell["verdict"] == "run is worse" and is_there(cell) and is_there(ours[key])
+        ]
+        if beaten:
+            sentences.append(f"{row['name']} is better than the run in {', '.join(beaten)}.")
+    for key, cell in ours.items():
+        if key.startswith("auc_") and (cell.get("high") if cell.get("high") is not None else CHANCE) < CHANCE:
+            sentences.append(
+                f"{labels[key]} is below chance: {cell['value']:.3f}{_interval(cell)}, where guessing has {CHANCE}; "
+                "a difference of two models there says which is less wrong."
+            )
     return sentences
 
 

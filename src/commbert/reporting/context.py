@@ -7,7 +7,7 @@ from typing import Any
 
 from commbert.provenance import digest
 from commbert.reporting.asked import asked_and_done
-from commbert.reporting.comparison import figure_rows, hard_gain, headline, neighbour_rows, tiles
+from commbert.reporting.comparison import figure_rows, hard_gain, headline, lost, neighbour_rows, tiles
 from commbert.reporting.energy import cost_section
 from commbert.reporting.measured import (
     SYSTEM_FIGURES,
@@ -19,7 +19,7 @@ from commbert.reporting.measured import (
     stratum_rows,
     system_rows,
 )
-from commbert.reporting.training import training_section
+from commbert.reporting.training import method_of, training_section
 from commbert.settings.report import CostSettings
 
 VERSION = 2
@@ -58,20 +58,23 @@ def build_context(sources: Sources) -> dict[str, Any]:
     run = sources.run
     shown = {run: sources.evaluation, **{name: sources.others[name] for name in sources.columns}}
     all_evaluations = {run: sources.evaluation, **sources.others}
-    training = training_section(
-        sources.training, sources.steps, sources.validations, n_windows=sources.windows["splits"]["train"]["windows"]
-    )
+    n_windows = sources.windows["splits"]["train"]["windows"]
+    training = {
+        **training_section(sources.training, sources.steps, sources.validations, n_windows=n_windows),
+        **method_of(sources.config["training"]),
+    }
     rows = figure_rows(run, shown, sources.differences)
+    systems = system_rows(list(all_evaluations), all_evaluations, sources.differences, sources.usage)
     return {
         "version": VERSION,
         "run": run,
         "columns": list(shown),
         "tiles": tiles(run, rows, list(shown)),
-        "headline": headline(run, shown, sources.differences),
+        "headline": [*headline(run, shown, sources.differences), *lost(systems)],
         "rows": rows,
         "alarms": collapse_lines(all_evaluations),
         "system_figures": [label for _, label in SYSTEM_FIGURES],
-        "systems": system_rows(list(all_evaluations), all_evaluations, sources.differences, sources.usage),
+        "systems": systems,
         "controls": control_rows(sources.evaluation),
         "strata": stratum_rows(all_evaluations, list(shown)),
         "geometry": geometry_rows(all_evaluations),

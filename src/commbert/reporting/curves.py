@@ -1,6 +1,7 @@
 """The curves of a training: losses, validations, learning rate, gradient norm, speed."""
 
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import matplotlib as mpl
@@ -14,6 +15,8 @@ from commbert.reporting.training import FURTHER
 _MOST_POINTS = 600
 """Longer curves are drawn as mean, least and most of so many stretches: pictures stay small, no peak is lost."""
 _FEW_POINTS = 30
+_LABEL_LETTERS = 24
+"""Of a line of an axis label: more would run into the panel above."""
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Rows = Sequence[dict[str, Any]]
@@ -54,7 +57,7 @@ def optimizer_figure(steps: Rows, *, max_gradient_norm: float) -> str:
         axes[2].set_ylabel("tokens (1/s)")
         for i, (key, label) in enumerate(further):
             _curve(axes[3 + i], steps, key, label, COLOURS[3 + i])
-            axes[3 + i].set_ylabel(label.replace(" (", "\n("), fontsize=9)
+            axes[3 + i].set_ylabel("\n".join(wrap(label, _LABEL_LETTERS)), fontsize=8)
         axes[-1].set_xlabel("step")
         told = f"Learning rate, gradient norm and speed over {len(steps)} steps"
         return svg(figure, title="Learning rate, gradient norm, speed", description=told)

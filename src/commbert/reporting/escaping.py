@@ -1,6 +1,11 @@
 """Text of others (words, paths, settings) as text: nothing of it becomes markup."""
 
-_PLAIN = frozenset("-., ;:/=+")
+import re
+
+_PLAIN = frozenset("-., ;:/=+%()")
+# Marks that need no others: some renderers make a link of an address or a host (GitHub Flavored Markdown 0.29, section
+# 6.9), and a text that begins with others becomes a list, a heading or code.
+_ACTIVE = re.compile(r"(?<=[a-z]):(?=//)|(?<=www)\.|^[-+= ]|(?:(?<=^\d)|(?<=^\d\d)|(?<=^\d{3}))[.)](?=\s|$)", re.I)
 
 
 def markdown_cell(value: object, *, max_chars: int = 120) -> str:
@@ -12,7 +17,8 @@ def markdown_cell(value: object, *, max_chars: int = 120) -> str:
     text = str(value)
     if len(text) > max_chars:
         text = text[: max_chars - 1] + "…"
-    return "".join(_markdown_char(c) for c in text)
+    active = {found.start() for found in _ACTIVE.finditer(text)}
+    return "".join(f"&#{ord(c)};" if i in active else _markdown_char(c) for i, c in enumerate(text))
 
 
 def _markdown_char(c: str) -> str:

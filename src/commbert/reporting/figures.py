@@ -82,7 +82,9 @@ def comparison_figure(rows: Sequence[dict[str, Any]], columns: Sequence[str]) ->
         axes.axvline(0.5, color=LIGHT["soft"], linewidth=0.8, linestyle="--")
         axes.set_yticks(range(len(shown)), ["\n".join(wrap(r["label"], 27)) for r in shown], fontsize=10)
         axes.invert_yaxis()
-        axes.set_xlim(0, 1)
+        # A correlation can be below 0.
+        lows = [c[k] for r in shown for c in (r["cells"][n] for n in columns) for k in ("value", "low") if c.get(k)]
+        axes.set_xlim(min(0.0, *lows, 0.0), 1)
         axes.set_xlabel("value with 95 % interval (dashed: chance level of an AUC)")
         figure.legend(loc="outside upper center", ncols=min(4, len(columns)))
         told = ", ".join(columns)

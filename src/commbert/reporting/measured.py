@@ -17,7 +17,9 @@ class Row:
 
 
 ROWS = (
-    Row("auc_english", "AUC against English words", "easy: frequency alone solves it", True),
+    Row(
+        "auc_english", "AUC against English words", "easy: see the controls, rules that never see the first word", True
+    ),
     Row("auc_random_code", "AUC against random code words", "medium", True),
     Row("auc_frequency_matched", "AUC against frequency-matched code words", "hard: the honest rung", True),
     Row("auc_frequency_matched_novel", "... novel pairs only", "the pair shares no training line", True),
@@ -150,23 +152,27 @@ def meters(
     leakage: Mapping[str, Mapping[str, Any]], evaluation: Mapping[str, Any], masked_pct: float | None
 ) -> list[str]:
     """Return the sentences about leaks and shortcuts that stand on the first page."""
-    of = leakage["validation"]
+    of = leakage["test"]
     seen = {
         "lines": of["lines_seen_in_training_pct"],
         "windows": of["windows_seen_in_training_pct"],
         "word pairs": of.get("pairs_seen_in_training_pct"),
     }
     told = ", ".join(f"{value:.1f} % of the {what}" for what, value in seen.items() if value is not None)
-    lines = [f"Of the validation split, training saw {told}; figures of novel pairs leave those pairs out."]
+    lines = [
+        f"Of the test split, which the figures on code are of, training saw {told}; "
+        "figures of novel pairs leave those pairs out."
+    ]
     rules = {
         rung: max((c[k] for k in ("blind", "classifier", "frequency") if c[k] is not None), default=None)
         for rung, c in evaluation["controls"].items()
     }
     best = ", ".join(f"{value:.3f} ({rung.replace('_', ' ')})" for rung, value in rules.items() if value is not None)
-    lines.append(
-        f"A rule that never sees the first word reaches an AUC of {best}: near 0.5 is honest, "
-        "and the hard rungs (frequency matched, lexical) must be."
-    )
+    if best:
+        lines.append(
+            f"A rule that never sees the first word reaches an AUC of {best}: near 0.5 is honest, "
+            "and the hard rungs (frequency matched, lexical) must be."
+        )
     if masked_pct is not None:
         lines.append(f"{masked_pct:.2f} % of the would-be negatives in a step were known positives, and were left out.")
     return lines

@@ -31,32 +31,58 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
     return [r for r in rows if r["event"] == "step"], [r for r in rows if r["event"] == "validation"]
 
 
+_WHOLE = frozenset(("base", "corpus", "words", "tokenizer", "list-windows", "pairs", "texts", "acronyms", "functions"))
+"""Stages of one job for all runs that share its tables."""
+_OF_SHARDS = frozenset(("ingest", "lex", "windows", "draw"))
+"""Stages of one job for each shard."""
+
+
 def read_usage(
-    folder: Path, run: str, others: Collection[str], shards: Collection[str], cost: CostSettings
+    folder: Path,
+    run: str,
+    others: Collection[str],
+    shards: Collection[str],
+    cost: CostSettings,
+    *,
+    sources: Collection[str],
+    own_folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Return the usage of the stages behind a run's report, in the order in which they began.
 
     The jobs of a stage, one for each shard, are one record: times and energy are added, memory is the most that one
     took. So it is with the attempts of a training that went on after a stop. Of the other machines of a training only
     the time is not added: they worked meanwhile. ``serves`` says whether the run itself needed the stage, or only what
-    it is compared with.
+    it is compared with. Files that earlier settings or versions left in the folder are not counted.
+
+    Args:
+        folder: Where the stages that all runs share leave their usage.
+        run: Name of the run.
+        others: What it is compared with.
+        shards: Names of the shards.
+        cost: The section ``report.cost``.
+        sources: Names of the sources.
+        own_folder: Where the stages of tables that this run does not share leave theirs. The shared tables are needed
+            too: everything is measured on them.
     """
     found: list[dict[str, Any]] = []
-    of_shards: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.glob("*.usage.json")):
-        stage, _, subject = path.name.removesuffix(".usage.json").partition(".")
-        subject, _, node = subject.partition(".node")
-        if node:
-            continue  # read with the record of the first machine
-        if subject in shards:
-            of_shards.setdefault(stage, []).append(read_json(path))
-        elif stage != "report" and (stage == "fetch" or not subject or subject in {run, "base", *others}):
-            serves = "run" if stage == "fetch" or subject in ("", run) else "comparison"
-            nodes = sorted(folder.glob(f"{stage}.{subject}.node*.usage.json"))
-            found.append(_record(f"{stage} {subject}".strip(), serves, [read_json(path)], cost, nodes=nodes))
-    for stage, jobs in of_shards.items():
-        name = stage if len(jobs) == 1 else f"{stage}, {len(jobs)} jobs"
-        found.append(_record(name, "run", jobs, cost))
+    for where, mark in ((folder, ""), (own_folder, " (own tables)")):
+        of_shards: dict[str, list[dict[str, Any]]] = {}
+        for path in sorted(where.glob("*.usage.json")) if where else ():
+            stage, _, subject = path.name.removesuffix(".usage.json").partition(".")
+            subject, _, node = subject.partition(".node")
+            if node:
+                continue  # read with the record of the first machine
+            if stage in _OF_SHARDS and subject in shards:
+                of_shards.setdefault(stage, []).append(read_json(path))
+            elif (stage == "fetch" and subject in sources) or (not subject and stage in _WHOLE):
+                found.append(_record(f"{stage} {subject}".strip() + mark, "run", [read_json(path)], cost))
+            elif stage not in ("report", "fetch") and subject in {run, "base", *others}:
+                serves = "run" if subject == run else "comparison"
+                nodes = sorted(path.parent.glob(f"{stage}.{subject}.node*.usage.json"))
+                found.append(_record(f"{stage} {subject}", serves, [read_json(path)], cost, nodes=nodes))
+        for stage, jobs in of_shards.items():
+            name = stage if len(jobs) == 1 else f"{stage}, {len(jobs)} jobs"
+            found.append(_record(name + mark, "run", jobs, cost))
     return sorted(found, key=lambda u: u["began_unix_s"])
 
 

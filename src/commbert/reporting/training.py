@@ -69,6 +69,23 @@ def mean(values: Sequence[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
+def method_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was trained, in words, and whether masked language modelling was.
+
+    Args:
+        settings: The section ``training`` of the run.
+    """
+    objectives = settings["objectives"]
+    end = objectives["mlm_end"]
+    is_mlm = objectives["mlm"] > 0 or bool(end)
+    parts = ["masked language modelling"] if is_mlm else []
+    if objectives["contrastive"] > 0 or (end is not None and end < objectives["mlm"]):
+        texts = " and over pairs of texts" if settings["batch_texts"] else ""
+        parts.append(f"a contrastive loss over words of one line{texts}")
+    alone = "; only the head of the model was trained" if settings["trainable"] == "mlm_head" else ""
+    return {"method": " and ".join(parts) + alone, "is_mlm_trained": is_mlm}
+
+
 def remarks(
     training: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], validations: Sequence[Mapping[str, Any]]
 ) -> list[str]:
@@ -88,6 +105,12 @@ def remarks(
         told.append(f"Training was resumed {times}, at step {', '.join(f'{s:,}' for s in resumed)}.")
     if not validations:
         told.append("There was no validation: which step was best is not known.")
+    best = training["best_step"]
+    if best is not None and best != training["steps"]:
+        told.append(
+            f"The figures are of the weights after the last step, {training['steps']:,}; the best validation by "
+            f"{training['best_metric']} was at step {best:,}, and its weights were not measured here."
+        )
     if not training["machine"]["gpus"]:
         told.append("The machine has no GPU: training ran on its CPU.")
     if training["collapsed_at_steps"]:

@@ -39,6 +39,8 @@ class ReportInputs:
     """Name and evaluation.json of each further column and system; its scores lie beside."""
     embedding_map: Path | None = None
     """The picture of the words on a plane (SVG), where the stage that draws it ran."""
+    own_usage_folder: Path | None = None
+    """Usage of the stages whose tables are this run's alone; None: it shares all tables."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ def _sources(name: str, config: str, inputs: ReportInputs) -> Sources:
     evaluation, settings = read_json(inputs.evaluation), json.loads(config)
     ours = _figures(inputs.evaluation, evaluation["settings"])
     steps, validations = read_metrics(inputs.metrics)
+    corpus = CorpusSettings.model_validate_json(json.dumps(settings["corpus"]))
     cost = CostSettings.model_validate_json(json.dumps(settings["report"]["cost"]))
     return Sources(
         run=name,
@@ -104,7 +107,15 @@ def _sources(name: str, config: str, inputs: ReportInputs) -> Sources:
         differences={
             column: _differences(ours, _figures(path, evaluation["settings"])) for column, path in inputs.others.items()
         },
-        usage=read_usage(inputs.usage_folder, name, list(inputs.others), _shards(config), cost),
+        usage=read_usage(
+            inputs.usage_folder,
+            name,
+            list(inputs.others),
+            set(corpus.shards()),
+            cost,
+            sources={source.name for source in corpus.sources},
+            own_folder=inputs.own_usage_folder,
+        ),
         steps=steps,
         validations=validations,
     )
@@ -135,11 +146,6 @@ def _picture_paths(outputs: ReportOutputs) -> dict[str, Path]:
 
 def _link(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path, folder)).as_posix()
-
-
-def _shards(config: str) -> set[str]:
-    corpus = json.dumps(json.loads(config)["corpus"])
-    return set(CorpusSettings.model_validate_json(corpus).shards())
 
 
 def _figures(evaluation: Path, settings: Mapping[str, Any]) -> dict[str, Draws]:
