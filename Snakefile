@@ -96,3 +96,4 @@ rule all:
     default_target: True
     input:
         rules.report.input,
+        expand("results/runs/{run}/release", run=CONFIG.reported_runs),

@@ -112,3 +112,25 @@ rule report_run:
         "--figures-out {output.metric} --optimizer-out {output.optimizer} --timeline-out {output.timeline} "
         "--figures-table-out {output.figures_table} --stages-table-out {output.stages_table} "
         "--log {log.text} --usage {log.usage}"
+
+
+# The card in a model folder is written before anything is measured; this folder has the one with the figures.
+rule release_run:
+    input:
+        model=rules.average_run.output.final,
+        evaluation="results/runs/{run}/evaluation.json",
+        card=rules.report_run.output.card,
+    output:
+        folder=directory("results/runs/{run}/release"),
+    log:
+        text="results/logs/release.{run}.log",
+        usage="results/logs/release.{run}.usage.json",
+    benchmark:
+        "results/benchmarks/release.{run}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        code=code_digest("commbert.stages.release"),
+    shell:
+        "commbert release --model {input.model} --evaluation {input.evaluation} --card {input.card} "
+        "--out {output.folder} --log {log.text} --usage {log.usage}"
