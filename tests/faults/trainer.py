@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from commbert.artifacts import sha256_file, verify_folder
+from commbert.training.record import MEASURED
 from tiny_stages import Stages
 
 N_STEPS = 40
@@ -29,7 +30,6 @@ SETTINGS = {
     "validation_pairs": 40,
     "optimizer": {"learning_rate": 1.0e-3},
 }
-TIMES = {"elapsed_s", "step_s", "tokens_per_s"}
 LIMIT_S = 120.0
 
 
@@ -186,7 +186,7 @@ def leftovers(folder: Path) -> list[str]:
 def rows(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of metrics.jsonl, without times."""
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k not in TIMES} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in MEASURED} for line in lines]
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -63,7 +63,8 @@ MATRIX = [
     ("evaluation.telling_words", ["harq"], {*BESIDE, *AFTER_AVERAGE}),
     ("explore.neighbours", 9, {"explore_run", *REPORT}),
     ("sweep.seeds", [1], set()),
-    ("report.compare_with", ["base"], REPORT),
+    # The run that was a column of another one now has a report of its own.
+    ("report.compare_with", ["base"], {"explore_run", *REPORT}),
     ("runtime.processes", 2, set()),
     ("runtime.checkpoint_every_s", 5.0, set()),
 ]

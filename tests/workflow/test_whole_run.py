@@ -31,7 +31,8 @@ def test_the_page_loads_nothing(finished_run: Path) -> None:
 
     class Links(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            assert tag not in ("script", "iframe", "object", "link")
+            assert tag not in ("iframe", "object", "link")
+            assert tag != "script" or not attrs  # the script that sorts tables stands in the page
             found.extend(v or "" for k, v in attrs if k in ("src", "href"))
 
     parser = Links()
