@@ -52,13 +52,12 @@ rule train_run:
             rules.tokenizer.output.words, variant=CONFIG.variant_of(wildcards.run)
         ),
         corpus=rules.corpus.output.summary,
+        # The texts and their pairs, or nothing.
         texts=lambda wildcards: (
-            expand(rules.texts.output.texts, variant=CONFIG.variant_of(wildcards.run))
-            if CONFIG.reads_texts(wildcards.run)
-            else []
-        ),
-        text_pairs=lambda wildcards: (
-            expand(rules.texts.output.pairs, variant=CONFIG.variant_of(wildcards.run))
+            expand(
+                [rules.texts.output.texts, rules.texts.output.pairs],
+                variant=CONFIG.variant_of(wildcards.run),
+            )
             if CONFIG.reads_texts(wildcards.run)
             else []
         ),
@@ -78,8 +77,8 @@ rule train_run:
     params:
         settings=lambda wildcards: CONFIG.training_of(wildcards.run).as_json(),
         texts=lambda wildcards, input: (
-            f"--texts {input.texts} --text-pairs {input.text_pairs}"
-            if CONFIG.reads_texts(wildcards.run)
+            f"--texts {input.texts[0]} --text-pairs {input.texts[1]}"
+            if input.texts
             else ""
         ),
         code=code_digest("commbert.stages.train"),

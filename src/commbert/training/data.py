@@ -38,6 +38,11 @@ class PairData:
         nothing = Rows.end_to_end(np.empty(0, np.int64), np.zeros(len(anchor) + 1, np.int64))
         return cls(anchor, positive, nothing)
 
+    @classmethod
+    def none(cls) -> "PairData":
+        """Return no pairs."""
+        return cls.of(np.empty(0, np.int64), np.empty(0, np.int64))
+
     @cached_property
     def pmi_weights(self) -> NDArray[np.float32]:
         """[n_pairs] positive pointwise mutual information of each pair, over its mean over the table.
@@ -76,7 +81,7 @@ class TrainingData:
     validation_positive: tuple[Ints, Ints]
     validation_negative: tuple[Ints, Ints]
     validation_retrieval: Retrieval
-    texts: PairData = field(default_factory=lambda: PairData.of(np.empty(0, np.int64), np.empty(0, np.int64)))
+    texts: PairData = field(default_factory=PairData.none)
     """Pairs of texts; their rows in ``words``."""
 
     @cached_property
@@ -122,7 +127,7 @@ def read_words(path: Path, texts: Path | None = None) -> Rows:
 def _text_pairs(path: Path | None, n_words: int) -> PairData:
     """Read pairs of texts; text i is row ``n_words + i``."""
     if path is None:
-        return PairData.of(np.empty(0, np.int64), np.empty(0, np.int64))
+        return PairData.none()
     table = tables.read(path, tables.TEXT_PAIRS, ["text_id_a", "text_id_b"])
     return PairData.of(*(n_words + column.to_numpy().astype(np.int64) for column in table.columns))
 
