@@ -1,0 +1,1 @@
+"""Teaching a model to classify or score texts, by transformers' Trainer."""
