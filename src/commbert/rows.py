@@ -85,6 +85,16 @@ def read_windows(listed: Path) -> Rows:
     return Rows(np.concatenate(values), np.concatenate(starts), np.concatenate(sizes))
 
 
+def read_places(listed: Path) -> tuple[Ints, Ints, Ints]:
+    """Return [n_windows] the file, the first and the last line of each window that a list of files names."""
+    parts = [np.empty((3, 0), np.int64)]
+    columns = ["file_id", "first_line", "last_line"]
+    for _, table in _groups(listed, columns):
+        parts.append(np.stack([table[name].to_numpy().astype(np.int64) for name in columns]))
+    file_id, first_line, last_line = np.concatenate(parts, axis=1)
+    return file_id, first_line, last_line
+
+
 def count_tokens(listed: Path, vocab_size: int) -> Ints:
     """Return how often each token stands in the windows that a list names."""
     counts = np.zeros(vocab_size, np.int64)

@@ -32,7 +32,7 @@ from commbert.nn.packing import on_tensors
 from commbert.nn.products import linear
 from commbert.rows import Rows
 from commbert.settings.training import TrainingSettings
-from commbert.training.batches import Context, masked_windows, step_batch
+from commbert.training.batches import Context, step_batch, step_windows
 from commbert.training.data import DataPaths, PairData, read_training_data
 from commbert.training.plan import Stream, make_plan
 from commbert.training.step import add_gradient
@@ -166,7 +166,8 @@ def _distinct_rows(rows: Iterator[int], pairs: PairData, wanted: int) -> Ints:
 
 def batch_of(context: Context, step: int) -> Batch:
     """Return a step's rows, masked by commbert's own function of (seed, epoch, window)."""
-    _, masked, lengths = masked_windows(context, step)
+    read = step_windows(context, step)
+    masked, lengths = read.masked, read.lengths
     windows = np.split(masked.input_ids, np.cumsum(lengths)[:-1])
     labels = np.full(int(lengths.sum()), IGNORED)
     labels[masked.positions] = masked.labels

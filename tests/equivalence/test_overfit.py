@@ -37,7 +37,8 @@ def _accuracy(tmp_path, seed=0):
     hits = []
     model.eval()
     for step in range(10):
-        _, masked, lengths = batches.masked_windows(at, step)
+        read = batches.step_windows(at, step)
+        masked, lengths = read.masked, read.lengths
         places, _ = packed_places(lengths, masked.positions)
         with torch.inference_mode():
             hidden = model.hidden_states(pack(masked.input_ids, lengths, SPECIALS), torch.from_numpy(places))

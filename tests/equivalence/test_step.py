@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import oracle
 from commbert.known import pair_keys
-from commbert.training.batches import _allowed, masked_windows, step_words
+from commbert.training.batches import _allowed, step_windows, step_words
 from commbert.training.data import PairData
 from commbert.training.optimization import trainable_parameters
 from equivalence.training_case import (
@@ -50,7 +50,8 @@ def test_mlm_is_transformers_own_loss_and_gradient(dtype, tolerance):
     model = network(dtype=dtype, **NO_DROPOUT)
     at = context(settings(**MLM_ONLY))
     ours, found = gradient(model, at)
-    _, masked, lengths = masked_windows(at, 0)
+    read = step_windows(at, 0)
+    masked, lengths = read.masked, read.lengths
     windows = np.split(masked.input_ids, np.cumsum(lengths)[:-1])
     batch = oracle.padded(windows, SPECIALS)
     labels = torch.full_like(batch.input_ids, -100)
@@ -308,7 +309,8 @@ def _masked_by_window(at, step):
     epoch, rows = at.plan.windows.batch(step)
     lengths = np.array([len(at.data.windows[int(r)]) for r in rows])
     order = np.lexsort((rows, epoch, -lengths))
-    _, masked, lengths = masked_windows(at, step)
+    read = step_windows(at, step)
+    masked, lengths = read.masked, read.lengths
     seen = np.split(masked.input_ids, np.cumsum(lengths)[:-1])
     return {(int(epoch[o]), int(rows[o])): ids.tolist() for o, ids in zip(order, seen, strict=True)}
 

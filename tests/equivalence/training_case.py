@@ -23,6 +23,7 @@ from commbert.nn.model import from_transformers
 from commbert.nn.packing import SpecialIds
 from commbert.nn.projection import Projection, make_projection
 from commbert.rows import Rows
+from commbert.sentences import Documents
 from commbert.settings.base import merged
 from commbert.settings.training import TrainingSettings
 from commbert.training.batches import Context, StepBatch, step_batch
@@ -74,6 +75,8 @@ def data(
         words=ragged([*words, *texts]),
         known=np.concatenate([known, np.unique(pair_keys(*of_texts.T))]),
         texts=PairData.of(*of_texts.T),
+        documents=documents(n_windows),
+        validation_sentences=(ragged(windows), documents(n_windows).pairs(*_firsts(n_windows), seed=1)),
         validation_windows=[rng.choice(REGULAR, 20) for _ in range(3)],
         validation_positive=(held_out[0], held_out[1]),
         validation_negative=(held_out[2], held_out[3]),
@@ -81,6 +84,18 @@ def data(
             held_out[0], held_out[1], everywhere, known, n_queries=8, n_candidates=20, seed=seed
         ),
     )
+
+
+def documents(n_windows: int) -> Documents:
+    """Return files of 1, 2, 3, 4 ... windows, each of two lines of its own."""
+    file_id = np.repeat(np.arange(n_windows), np.arange(n_windows) + 1)[:n_windows]
+    line = 2 * np.arange(n_windows)
+    return Documents.of(file_id, line, line + 1)
+
+
+def _firsts(n_windows: int) -> tuple[np.ndarray, np.ndarray]:
+    first = documents(n_windows).firsts
+    return first, np.zeros_like(first)
 
 
 def settings(**changes: Any) -> TrainingSettings:
@@ -122,7 +137,7 @@ def context(
         data=rows,
         plan=make_plan(
             chosen,
-            n_windows=len(rows.windows),
+            n_windows=len(rows.documents.firsts) if chosen.objectives.nsp and rows.documents else len(rows.windows),
             n_pairs=len(rows.pairs),
             n_texts=len(rows.texts),
             world_size=processes.world_size,
@@ -144,6 +159,7 @@ class StepResult:
     loss: float
     mlm_loss: float | None
     contrastive_loss: float | None
+    nsp_loss: float | None
     batch: StepBatch
     projection: Projection | None
 
@@ -161,11 +177,13 @@ def gradient_of_step(model: Bert, at: Context, step: int, *, temperature: Any = 
     if isinstance(temperature, torch.Tensor):
         parameters.append(temperature)
     sum_gradients(parameters, at.processes)
-    mlm_sum, pair_sum = summed(torch.stack([sums.mlm, sums.contrastive]), at.processes).tolist()
+    mlm_sum, pair_sum, nsp_sum = summed(torch.stack([sums.mlm, sums.contrastive, sums.nsp]), at.processes).tolist()
     mlm = mlm_sum / batch.n_hidden_tokens if batch.n_hidden_tokens else None
     pairs = pair_sum / batch.n_terms if batch.n_terms else None
-    weights = weights_at(at.settings.objectives, step, at.plan.n_steps)
-    return StepResult(weights[0] * (mlm or 0.0) + weights[1] * (pairs or 0.0), mlm, pairs, batch, projection)
+    nsp = nsp_sum / batch.n_sentence_pairs if batch.n_sentence_pairs else None
+    weights = (*weights_at(at.settings.objectives, step, at.plan.n_steps), at.settings.objectives.nsp)
+    loss = sum(w * (value or 0.0) for w, value in zip(weights, (mlm, pairs, nsp), strict=True))
+    return StepResult(loss, mlm, pairs, nsp, batch, projection)
 
 
 def gradient(
@@ -264,6 +282,9 @@ EQUAL_CASES: dict[str, dict[str, Any]] = {
     "symmetric": {"contrastive": {"symmetric": True}},
     "mlm_alone": {"objectives": {"mlm": 1.0, "contrastive": 0.0}},
     "pairs_alone": {"objectives": {"mlm": 0.0, "contrastive": 1.0}},
+    "nsp": {"objectives": {"mlm": 1.0, "contrastive": 0.0, "nsp": 1.0}},
+    "nsp_and_pairs": {"objectives": {"mlm": 0.5, "contrastive": 0.3, "nsp": 0.7}, "batch_texts": 3},
+    "nsp_few": {"objectives": {"mlm": 0.5, "contrastive": 0.3, "nsp": 0.7}, "batch_windows": 1, "batch_pairs": 2},
     # 5 rows in 4 parts: one process has 3 windows, the other 2.
     "texts": {"batch_texts": 3},
     "texts_alone": {"batch_texts": 4, "objectives": {"mlm": 0.0, "contrastive": 1.0}, "batch_pairs": 1},

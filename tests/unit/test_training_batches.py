@@ -10,7 +10,7 @@ import torch
 from commbert.nn.collectives import Processes
 from commbert.training import batches
 from commbert.training import step as steps
-from commbert.training.batches import Prefetcher, masked_windows, prefetched, step_batch, step_words
+from commbert.training.batches import Prefetcher, prefetched, step_batch, step_windows, step_words
 from commbert.training.data import PairData
 from commbert.training.plan import cut
 from equivalence.training_case import SPECIALS, context, data, network, ragged, settings
@@ -112,7 +112,8 @@ def _texts(part):
 
 def _expected_texts(at, step=0):
     """Return the step's windows, masked, and its words, each between [CLS] and [SEP]; and the places of the labels."""
-    _, masked, lengths = masked_windows(at, step)
+    read = step_windows(at, step)
+    masked, lengths = read.masked, read.lengths
     windows = np.split(masked.input_ids, np.cumsum(lengths)[:-1]) if len(lengths) else []
     words = step_words(at, step)
     texts = [w[: at.most_positions - 2] for w in at.data.words.rows(words.words)] if words else []
@@ -163,7 +164,7 @@ def _n_word_tokens(batch):
 def test_counts_are_those_of_the_whole_step_on_every_process(case):
     whole, at = _ranks(1, **CASES[case])
     texts = _expected_texts(at)
-    _, masked, _ = masked_windows(at, 0)
+    masked = step_windows(at, 0).masked
     words = step_words(at, 0)
     assert whole[0].n_tokens == sum(map(len, texts))
     assert whole[0].n_hidden_tokens == len(masked.positions)
@@ -186,7 +187,8 @@ def test_a_term_counts_twice_only_if_it_is_symmetric():
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_labels_lie_at_the_tokens_that_were_hidden(n):
     found, at = _ranks(n, micro_batches=7)
-    _, masked, lengths = masked_windows(at, 0)
+    read = step_windows(at, 0)
+    masked, lengths = read.masked, read.lengths
     starts = np.cumsum(lengths) - lengths
     expected = []
     for i, (start, length) in enumerate(zip(starts, lengths, strict=True)):
@@ -268,7 +270,7 @@ def test_candidates_are_the_positives_the_negatives_and_if_symmetric_the_anchors
 
 def test_windows_and_words_lie_from_long_to_short():
     at = context(settings())
-    _, _, lengths = masked_windows(at, 0)
+    lengths = step_windows(at, 0).lengths
     assert (np.diff(lengths) <= 0).all()
     assert (np.diff(at.data.words.lengths(step_words(at, 0).words)) <= 0).all()
 

@@ -17,7 +17,7 @@ from transformers import BertConfig
 from commbert.errors import ModelError
 from commbert.nn.attention import attention
 from commbert.nn.dropout import Dropout
-from commbert.nn.losses import mlm_loss_sum
+from commbert.nn.losses import mlm_loss_sum, nsp_loss_sum
 from commbert.nn.packing import Packed
 from commbert.nn.products import Linear, linear
 
@@ -37,10 +37,12 @@ class Reading:
     """Places in the packed row, each once; None: all of them."""
     labels: Int[Tensor, "p"] | None = None
     """The first p of ``tokens`` are hidden ones, to be predicted as these."""
+    nsp_labels: Int[Tensor, "q"] | None = None
+    """The next q of ``tokens`` are the [CLS] of pairs of sentences, whose second follows the first (0) or not (1)."""
     is_stand_in: bool = False
-    """No token is hidden: ``labels`` are predicted from nothing, for a loss that uses the head and must not count."""
+    """No token is hidden: both labels are predicted from nothing, for losses that use the heads and must not count."""
     trains_head_only: bool = False
-    """The MLM loss has a gradient for the head's own parameters, none for encoder and embeddings."""
+    """The losses of MLM and NSP have a gradient for their heads' own parameters, none for encoder and embeddings."""
 
 
 class Output(NamedTuple):
@@ -50,6 +52,8 @@ class Output(NamedTuple):
     """Cross-entropy of all hidden tokens, in nats; None if there was none."""
     hidden: Float[Tensor, "r h"]
     """Last hidden state of the other tokens that are read."""
+    nsp_loss_sum: Float[Tensor, ""] | None = None
+    """Cross-entropy of all pairs of sentences, in nats; None if there was none."""
 
 
 class Layer(nn.Module):
@@ -127,17 +131,21 @@ class Bert(nn.Module):
         return self.mlm_bias.dtype
 
     def forward(self, packed: Packed, reading: Reading) -> Output:
-        """Encode, and predict the hidden tokens."""
+        """Encode, predict the hidden tokens, and tell which sentences follow each other."""
         x = self.hidden_states(packed, reading.tokens)
-        labels = reading.labels
+        labels, nsp_labels = reading.labels, reading.nsp_labels
         if labels is None or not len(labels):
             return Output(None, x)
         n = 0 if reading.is_stand_in else len(labels)
-        hidden, embeddings = x[:n], self.word_embeddings.weight
+        n_read = n if nsp_labels is None or reading.is_stand_in else n + len(nsp_labels)
+        hidden, embeddings = x[:n_read], self.word_embeddings.weight
+        if reading.is_stand_in:
+            hidden, n = torch.zeros_like(x[:1]).expand(2, -1), 1
         if reading.trains_head_only:
             hidden, embeddings = hidden.detach(), embeddings.detach()
-        features = self.mlm_features(torch.zeros_like(x[:1]) if reading.is_stand_in else hidden)
-        return Output(mlm_loss_sum(features, embeddings, self.mlm_bias, labels), x[n:].clone())
+        mlm = mlm_loss_sum(self.mlm_features(hidden[:n]), embeddings, self.mlm_bias, labels)
+        nsp = None if nsp_labels is None else nsp_loss_sum(self.nsp_logits(hidden[n:]), nsp_labels)
+        return Output(mlm, x[n_read:].clone(), nsp)
 
     def hidden_states(self, packed: Packed, tokens: Int[Tensor, "r"] | None = None) -> Float[Tensor, "r_or_t h"]:
         """Return the last layer's output at ``tokens``, or at all of them."""

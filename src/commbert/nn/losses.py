@@ -77,6 +77,19 @@ class _TiedCrossEntropy(torch.autograd.Function):
         return *(None if g is None else g.mul_(gradients[0]) for g in made), None, None
 
 
+def nsp_loss_sum(logits: Float[Tensor, "n 2"], labels: Int[Tensor, "n"]) -> Float[Tensor, ""]:
+    """Return the summed cross-entropy, in nats, of telling what follows from what does not; 0 for no pair.
+
+    Args:
+        logits: Of (follows, is random).
+        labels: 0 = follows, 1 = is random.
+
+    Reference: Devlin et al. 2019, arXiv:1810.04805, section 3.1, task 2.
+    """
+    work = torch.promote_types(logits.dtype, torch.float32)
+    return functional.cross_entropy(logits.to(work), labels, reduction="sum")
+
+
 def info_nce_sum(
     anchor: Float[Tensor, "b h"],
     candidate: Float[Tensor, "n h"],

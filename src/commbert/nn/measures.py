@@ -15,7 +15,9 @@ from torch import Tensor
 from commbert import counters
 from commbert.nn.encoder import Bert
 from commbert.nn.masking import mask_tokens
-from commbert.nn.packing import SpecialIds, pack
+from commbert.nn.packing import SpecialIds, full_lengths, pack
+from commbert.rows import Rows
+from commbert.sentences import SentencePairs
 
 MASK_RATE = 0.15
 """Share of tokens that a measurement hides (Devlin et al. 2019, arXiv:1810.04805, section 3.1)."""
@@ -177,15 +179,68 @@ def mlm_scores(
 
 
 def packed_places(
-    lengths: NDArray[np.int64], positions: NDArray[np.int64]
+    lengths: NDArray[np.int64], positions: NDArray[np.int64], first_lengths: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Turn positions in sequences laid end to end into places of the packed row, which has [CLS] and [SEP] too.
+
+    Lengths as in ``commbert.nn.packing.pack``.
 
     Returns:
         Place and number of the sequence, of each position.
     """
-    sequence = np.searchsorted(np.cumsum(lengths), positions, side="right")
-    return positions + 2 * sequence + 1, sequence
+    ends = np.cumsum(lengths)
+    sequence = np.searchsorted(ends, positions, side="right")
+    n_specials = np.cumsum(full_lengths(lengths, first_lengths) - lengths)
+    before = np.concatenate([[0], n_specials])[sequence] + 1
+    if first_lengths is not None:
+        before += positions - (ends - lengths)[sequence] >= first_lengths[sequence]
+    return positions + before, sequence
+
+
+@dataclass(frozen=True)
+class NspScores:
+    """One row per pair of sentences."""
+
+    loss: NDArray[np.float64]
+    """Cross-entropy in nats."""
+    is_right: NDArray[np.bool_]
+
+
+def nsp_scores(
+    model: Bert,
+    windows: Rows,
+    pairs: SentencePairs,
+    specials: SpecialIds,
+    *,
+    device: torch.device,
+    batch_size: int = 32,
+) -> NspScores:
+    """Ask whether the second sentence of each pair follows the first; nothing is hidden.
+
+    Args:
+        model: Model with an NSP head.
+        windows: Token ids without specials.
+        pairs: Rows of them.
+        specials: Ids of the special tokens.
+        device: Where to compute.
+        batch_size: Pairs at a time.
+    """
+    was_training = model.training
+    model.eval()
+    first, second = windows.lengths(pairs.first), windows.lengths(pairs.second)
+    loss, is_right = np.empty(len(pairs)), np.empty(len(pairs), np.bool_)
+    order = np.argsort(-(first + second), kind="stable")
+    with torch.inference_mode():
+        for at in range(0, len(order), batch_size):
+            rows = order[at : at + batch_size]
+            values = windows.joined(np.stack([pairs.first[rows], pairs.second[rows]], axis=1).reshape(-1))
+            packed = pack(values, (first + second)[rows], specials, first[rows]).to(device)
+            logits = model.nsp_logits(model.hidden_states(packed, packed.offsets[:-1].long())).double().cpu()
+            label = torch.from_numpy(pairs.label[rows])
+            loss[rows] = torch.nn.functional.cross_entropy(logits, label, reduction="none").numpy()
+            is_right[rows] = (logits.argmax(1) == label).numpy()
+    model.train(was_training)
+    return NspScores(loss, is_right)
 
 
 def _loss_and_rank(

@@ -45,7 +45,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Packed:
-    """Sequences end to end, each from [CLS] to [SEP]."""
+    """Sequences end to end, each from [CLS] to [SEP]; of two sentences, a [SEP] stands between them too."""
 
     input_ids: Int[Tensor, "t"]
     position_ids: Int[Tensor, "t"]
@@ -84,29 +84,42 @@ def runs_of(lengths: Ints) -> tuple[Run, ...]:
     return tuple(Run(int(s), int(n), int(lengths[f])) for s, n, f in zip(starts, counts, first, strict=True))
 
 
-def pack(values: Ints, lengths: Ints, specials: SpecialIds) -> Packed:
+def full_lengths(lengths: Ints, first_lengths: Ints | None = None) -> Ints:
+    """Return [n] tokens of each sequence with its special tokens; arguments as in ``pack``."""
+    return lengths + 2 if first_lengths is None else lengths + 2 + (first_lengths < lengths)
+
+
+def pack(values: Ints, lengths: Ints, specials: SpecialIds, first_lengths: Ints | None = None) -> Packed:
     """Put [CLS] and [SEP] around each of the sequences that lie end to end in ``values``.
 
     Args:
         values: [n_tokens] ids without specials.
         lengths: [n] ids of each sequence; 0 is allowed.
         specials: Ids of the special tokens.
+        first_lengths: [n] how many of them are the first of two sentences: a [SEP] follows them too, and what comes
+            after it has segment id 1; as many as ``lengths`` where there is one sentence. None: there always is one.
     """
-    full = lengths + 2
+    full = full_lengths(lengths, first_lengths)
     ends = np.cumsum(full)
     starts = ends - full
     ids = np.empty(int(full.sum()), np.int64)
+    positions = np.arange(len(ids)) - np.repeat(starts, full)
     is_word = np.ones(len(ids), np.bool_)
     is_word[starts] = False
     is_word[ends - 1] = False
     ids[starts] = specials.cls
     ids[ends - 1] = specials.sep
+    segments = np.zeros(len(ids), np.int64)
+    if first_lengths is not None:
+        inner = (starts + 1 + first_lengths)[first_lengths < lengths]
+        is_word[inner] = False
+        ids[inner] = specials.sep
+        segments[positions > np.repeat(first_lengths + 1, full)] = 1
     ids[is_word] = values
-    positions = np.arange(len(ids)) - np.repeat(starts, full)
     return Packed(
         input_ids=torch.from_numpy(ids),
         position_ids=torch.from_numpy(positions),
-        segment_ids=torch.zeros(len(ids), dtype=torch.int64),
+        segment_ids=torch.from_numpy(segments),
         offsets=torch.from_numpy(np.concatenate([[0], ends]).astype(np.int32)),
         runs=runs_of(full),
         longest=int(full.max(initial=0)),

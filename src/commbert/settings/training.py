@@ -18,6 +18,11 @@ class Objectives(Section):
     contrastive: NonNegative = 0.3
     """Weight of the InfoNCE loss over word pairs."""
 
+    nsp: NonNegative = 0.0
+    """Weight of next-sentence prediction (Devlin et al. 2019, arXiv:1810.04805, section 3.1): windows are then read in
+    pairs, half of them with the next window of the file that shares no line with the first, half with one of another
+    file. A pair holds two windows and three special tokens, so ``windows.max_length`` is half of the positions at most.
+    """
     mlm_end: NonNegative | None = None
     """Weight of MLM at the last step: it moves there along half a cosine, and ``contrastive`` takes the rest of their
     sum (the reference method's beta schedule). null = both stay as they are."""
@@ -25,11 +30,14 @@ class Objectives(Section):
     @model_validator(mode="after")
     def _one_is_positive(self) -> "Objectives":
         if self.mlm == 0 and self.contrastive == 0:
-            raise ValueError("at least one objective needs a weight above 0")
+            more = " (nsp stands beside mlm: its sentences are the masked windows)" if self.nsp else ""
+            raise ValueError(f"at least one of mlm and contrastive needs a weight above 0{more}")
         if self.mlm_end is not None and self.mlm_end > self.mlm + self.contrastive:
             raise ValueError(
                 f"mlm_end must be mlm + contrastive = {self.mlm + self.contrastive:g} at most, found {self.mlm_end:g}"
             )
+        if self.nsp and not self.has_mlm:
+            raise ValueError("nsp needs mlm above 0: its sentences are the masked windows")
         return self
 
     @property
@@ -155,9 +163,9 @@ class TrainingSettings(Section):
     trainable: Literal["all", "mlm_head"] = "all"
     """``mlm_head`` freezes encoder and embeddings: the honest MLM baseline for a base model without a head."""
     head_only_steps: Annotated[int, Field(ge=0)] = 0
-    """In so many first steps the MLM loss trains its head alone: the gradient of a head that was drawn anew is noise,
-    and distorts what the encoder knows (Kumar et al. 2022, arXiv:2202.10054). The pair loss trains the encoder all
-    along."""
+    """In so many first steps the MLM loss trains its head alone, and so does NSP: the gradient of a head that was drawn
+    anew is noise, and distorts what the encoder knows (Kumar et al. 2022, arXiv:2202.10054). The pair loss trains the
+    encoder all along."""
     epochs: Annotated[int, Field(ge=1, le=100_000)] = 30
     """Passes over the stream named by ``epoch``."""
     epoch: Literal["windows", "pairs", "longer"] = "windows"
@@ -165,7 +173,7 @@ class TrainingSettings(Section):
     max_steps: Annotated[int, Field(ge=1)] | None = None
     """Stop after this many steps, whatever the epochs say; the schedule ends there too. null = no limit."""
     batch_windows: Annotated[int, Field(ge=1, le=65536)] = 64
-    """Windows of a step, all processes together."""
+    """Windows of a step, all processes together; with NSP, pairs of windows."""
     batch_pairs: Annotated[int, Field(ge=1, le=65536)] = 64
     """Positive pairs of a step, all processes together; all their words are negatives for each other."""
     batch_texts: Annotated[int, Field(ge=0, le=65536)] = 0
@@ -221,4 +229,6 @@ class TrainingSettings(Section):
     def _frozen_encoder_trains_mlm_only(self) -> "TrainingSettings":
         if self.trainable == "mlm_head" and self.objectives.has_contrastive:
             raise ValueError("trainable: mlm_head needs objectives.contrastive: 0 (the pair loss has no head to train)")
+        if self.trainable == "mlm_head" and self.objectives.nsp:
+            raise ValueError("trainable: mlm_head needs objectives.nsp: 0 (its head is another one)")
         return self

@@ -118,6 +118,7 @@ def _run(
         validation_pairs=settings.validation_pairs,
         validation_queries=settings.validation_queries,
         validation_candidates=settings.validation_candidates,
+        reads_sentences=settings.objectives.nsp > 0,
         seed=settings.seed,
     )
     accounting = read_json(corpus)
@@ -219,16 +220,21 @@ def _context(
             f"found {config.vocab_size}. "
             "Rerun the stages from tokenizer on."
         )
-    longest = int(data.windows.sizes.max(initial=0)) + 2
-    longest = max([longest, *(len(w) + 2 for w in data.validation_windows)])
+    longest = max([int(data.windows.sizes.max(initial=0)), *(len(w) for w in data.validation_windows)])
+    longest, what = (2 * longest + 3, "pairs of windows") if settings.objectives.nsp else (longest + 2, "the windows")
     if settings.objectives.has_mlm and longest > config.max_position_embeddings:
         raise ModelError(
-            f"{model_folder}: expected at least {longest} positions for the windows, "
+            f"{model_folder}: expected at least {longest} positions for {what}, "
             f"found {config.max_position_embeddings}. Lower windows.max_length."
+        )
+    if data.documents is not None and not data.documents.gives_pairs:
+        raise TrainingError(
+            "training.objectives.nsp: expected windows that follow each other, in two files at least, found none. "
+            "Widen corpus.sources, or set it to 0."
         )
     plan = make_plan(
         settings,
-        n_windows=len(data.windows),
+        n_windows=len(data.windows) if data.documents is None else len(data.documents.firsts),
         n_pairs=len(data.pairs),
         n_texts=len(data.texts),
         world_size=processes.world_size,

@@ -18,7 +18,7 @@ from commbert.nn.collectives import Processes
 from commbert.nn.encoder import Reading
 from commbert.nn.masking import MaskedTokens, mask_tokens
 from commbert.nn.measures import packed_places
-from commbert.nn.packing import Packed, Run, SpecialIds, on_tensors, pack, runs_of
+from commbert.nn.packing import Packed, Run, SpecialIds, full_lengths, on_tensors, pack, runs_of
 from commbert.settings.training import TrainingSettings
 from commbert.training.data import TrainingData
 from commbert.training.plan import Plan, cut
@@ -42,6 +42,24 @@ class Context:
     processes: Processes
     device: torch.device
     autocast: AbstractContextManager[None]
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """The sequences of a step that have hidden tokens, from long to short: windows, or pairs of them with NSP."""
+
+    rows: Ints
+    """[n] rows of the windows; of pairs, of the first ones."""
+    masked: MaskedTokens
+    lengths: Ints
+    """[n] tokens without specials."""
+    first_lengths: Ints | None
+    """[n] tokens of the first sentence; None: there are no pairs."""
+    labels: Ints | None
+    """[n] whether the second sentence follows (0) or is of another file (1)."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,8 @@ class StepBatch:
     n_terms: int
     """Terms of the pair loss."""
     n_hidden_tokens: int
+    n_sentence_pairs: int
+    """0 without NSP."""
     n_tokens: int
     """Tokens that go through the encoder."""
     n_words: int
@@ -130,25 +150,36 @@ class StepBatch:
     work: StepWork
 
 
-def masked_windows(context: Context, step: int) -> tuple[Ints, MaskedTokens, Ints]:
-    """Return the rows of the step's windows sorted from long to short, their masked tokens, and their lengths."""
+def step_windows(context: Context, step: int) -> WindowBatch:
+    """Return the windows of a step, or with NSP its pairs of windows, with their masks."""
     epoch, rows = context.plan.windows.batch(step)
-    lengths = context.data.windows.lengths(rows)
+    data, settings = context.data, context.settings
+    documents = data.documents if settings.objectives.nsp else None
+    if documents is None:
+        read, lengths, first, labels = rows, data.windows.lengths(rows), None, None
+    else:
+        rows = documents.firsts[rows]
+        pairs = documents.pairs(rows, epoch, seed=settings.seed)
+        read, labels, first = pairs.rows, pairs.label, data.windows.lengths(rows)
+        lengths = first + data.windows.lengths(pairs.second)
     order = np.lexsort((rows, epoch, -lengths))
     epoch, rows, lengths = epoch[order], rows[order], lengths[order]
-    masking = context.settings.masking
+    read = read.reshape(len(order), 1 if first is None else 2)[order].ravel()
+    masking = settings.masking
     masked = mask_tokens(
-        context.data.windows.joined(rows),
+        data.windows.joined(read),
         lengths,
         (epoch.astype(np.uint64) << np.uint64(40)) + rows.astype(np.uint64),
-        stream=counters.key(context.settings.seed, "mask"),
+        stream=counters.key(settings.seed, "mask"),
         rate=masking.rate,
         mask_share=masking.mask,
         random_share=masking.random,
         mask_id=context.specials.mask,
         regular_ids=context.regular_ids,
     )
-    return rows, masked, lengths
+    if first is None or labels is None:
+        return WindowBatch(rows, masked, lengths, None, None)
+    return WindowBatch(rows, masked, lengths, first[order], labels[order])
 
 
 def step_words(context: Context, step: int) -> WordBatch | None:
@@ -217,19 +248,18 @@ def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBat
             demand it).
     """
     settings, processes = context.settings, context.processes
-    rows, masked, lengths = masked_windows(context, step)
-    words = step_words(context, step)
+    windows, words = step_windows(context, step), step_words(context, step)
     word_ids = words.words if words else np.empty(0, np.int64)
     word_lengths = np.minimum(context.data.words.lengths(word_ids), context.most_positions - 2)
-    all_lengths = np.concatenate([lengths, word_lengths]) + 2
+    all_lengths = np.concatenate([full_lengths(windows.lengths, windows.first_lengths), full_lengths(word_lengths)])
     edges = cut(all_lengths, n_parts=context.plan.n_parts, most_tokens=settings.micro_batch_tokens)
-    n_windows, world_size = len(rows), processes.world_size
+    n_windows, world_size = len(windows), processes.world_size
     word_edges = np.clip(edges - n_windows, 0, None)
     # Held are whole rounds of parts, so that all processes do the same at the same time.
     with_words = np.flatnonzero(np.diff(word_edges))
     first_held = with_words[0] // world_size * world_size if len(with_words) else len(edges)
     trains_head_only = step < settings.head_only_steps
-    maker = _PartMaker(context, masked, lengths, word_ids, word_lengths, is_even, trains_head_only)
+    maker = _PartMaker(context, windows, word_ids, word_lengths, is_even, trains_head_only)
     own = range(processes.rank, len(edges) - 1, world_size)
     parts = [maker.part(p, edges[p], edges[p + 1], is_held=p >= first_held) for p in own]
     if is_even:
@@ -245,18 +275,22 @@ def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBat
         contrast=_contrast(words, order, processes) if words else None,
         words_of_ranks=words_of_ranks,
         n_terms=0 if words is None else len(words.anchor) * (2 if settings.contrastive.symmetric else 1),
-        n_hidden_tokens=len(masked.positions),
+        n_hidden_tokens=len(windows.masked.positions),
+        n_sentence_pairs=0 if windows.labels is None else len(windows.labels),
         n_tokens=int(all_lengths.sum()),
         n_words=len(word_ids),
         negatives_per_anchor=_negatives_per_anchor(words, settings.contrastive.hardest) if words else None,
         pair_weight=(1.0 if words.weight is None else float(words.weight.mean())) if words else None,
         masked_out_pct=100.0 * words.n_masked_out / n_possible if words and n_possible else None,
-        window_rows=np.concatenate([rows[:0], *(rows[window_edges[p] : window_edges[p + 1]] for p in own)]),
+        window_rows=np.concatenate(
+            [windows.rows[:0], *(windows.rows[window_edges[p] : window_edges[p + 1]] for p in own)]
+        ),
         work=step_work(
             all_lengths,
             edges,
             n_windows=n_windows,
-            hidden_before=np.searchsorted(masked.positions, np.concatenate([[0], np.cumsum(lengths)])),
+            hidden_before=np.searchsorted(windows.masked.positions, np.concatenate([[0], np.cumsum(windows.lengths)])),
+            reads_sentences=windows.labels is not None,
             reads_all=context.pooling != "cls",
             n_compared=words.allowed.size * (2 if settings.contrastive.symmetric else 1) if words else 0,
             trains_head_only=trains_head_only,
@@ -290,9 +324,7 @@ def _contrast(words: WordBatch, order: Ints, processes: Processes) -> Contrast:
 @dataclass(frozen=True)
 class _PartMaker:
     context: Context
-    masked: MaskedTokens
-    lengths: Ints
-    """Of the windows, without [CLS] and [SEP]."""
+    windows: WindowBatch
     word_ids: Ints
     word_lengths: Ints
     is_even: bool
@@ -302,26 +334,35 @@ class _PartMaker:
         """Pack the sequences from start to stop: windows first, then words; None if there is none."""
         if start == stop:
             return None
-        n_windows = len(self.lengths)
+        batch, n_windows = self.windows, len(self.windows)
         windows, words = slice(start, min(stop, n_windows)), slice(max(start - n_windows, 0), max(stop - n_windows, 0))
-        lengths, word_lengths = self.lengths[windows], self.word_lengths[words]
-        ends = np.concatenate([[0], np.cumsum(self.lengths)])
+        lengths, word_lengths = batch.lengths[windows], self.word_lengths[words]
+        first = None if batch.first_lengths is None else batch.first_lengths[windows]
+        ends = np.concatenate([[0], np.cumsum(batch.lengths)])
         tokens = slice(ends[min(start, n_windows)], ends[min(stop, n_windows)])
         word_tokens = self.context.data.words.joined(self.word_ids[words], word_lengths)
-        hidden = slice(*np.searchsorted(self.masked.positions, [tokens.start, tokens.stop]))
-        places, _ = packed_places(lengths, self.masked.positions[hidden] - tokens.start)
-        first_word = int((lengths + 2).sum())
-        full = word_lengths + 2
+        hidden = slice(*np.searchsorted(batch.masked.positions, [tokens.start, tokens.stop]))
+        places, _ = packed_places(lengths, batch.masked.positions[hidden] - tokens.start, first)
+        full_windows, full = full_lengths(lengths, first), full_lengths(word_lengths)
+        first_word = int(full_windows.sum())
         if self.context.pooling == "cls":
             read, runs = first_word + np.cumsum(full) - full, runs_of(np.ones_like(full))
         else:
             read, runs = first_word + np.arange(full.sum()), runs_of(full)
-        values = np.concatenate([self.masked.input_ids[tokens], word_tokens])
-        labels = self.masked.labels[hidden]
+        heads = np.empty(0, np.int64) if first is None else np.cumsum(full_windows) - full_windows
         return Part(
             number=number,
-            packed=pack(values, np.concatenate([lengths, word_lengths]), self.context.specials),
-            reading=self._reading(np.concatenate([places, read]), labels),
+            packed=pack(
+                np.concatenate([batch.masked.input_ids[tokens], word_tokens]),
+                np.concatenate([lengths, word_lengths]),
+                self.context.specials,
+                None if first is None else np.concatenate([first, word_lengths]),
+            ),
+            reading=self._reading(
+                np.concatenate([places, heads, read]),
+                batch.masked.labels[hidden],
+                None if batch.labels is None else batch.labels[windows],
+            ),
             word_runs=runs,
             is_held=is_held,
         )
@@ -330,15 +371,22 @@ class _PartMaker:
         """Return a part of one empty sequence, of which nothing is read but its first token, for nobody."""
         nothing = np.empty(0, np.int64)
         packed = pack(nothing, np.zeros(1, np.int64), self.context.specials)
-        return Part(number, packed, self._reading(np.zeros(1, np.int64), nothing), (), is_held)
+        nsp_labels = None if self.windows.labels is None else nothing
+        return Part(number, packed, self._reading(np.zeros(1, np.int64), nothing, nsp_labels), (), is_held)
 
-    def _reading(self, tokens: Ints, labels: Ints) -> Reading:
-        if self.is_even and not len(labels):
+    def _reading(self, tokens: Ints, labels: Ints, nsp_labels: Ints | None) -> Reading:
+        is_stand_in = self.is_even and not len(labels)
+        if is_stand_in:
             # Where weights are sharded, all processes use the same ones at the same time.
-            labels, is_stand_in = np.zeros(1, np.int64), True
-        else:
-            is_stand_in = False
-        return Reading(torch.from_numpy(tokens), torch.from_numpy(labels), is_stand_in, self.trains_head_only)
+            labels = np.zeros(1, np.int64)
+            nsp_labels = None if nsp_labels is None else labels
+        return Reading(
+            tokens=torch.from_numpy(tokens),
+            labels=torch.from_numpy(labels),
+            nsp_labels=None if nsp_labels is None else torch.from_numpy(nsp_labels),
+            is_stand_in=is_stand_in,
+            trains_head_only=self.trains_head_only,
+        )
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from commbert import tables
 from commbert.errors import DataError
 from commbert.known import Partners, contains, pair_keys, read_known
 from commbert.nn.model import read_vocabulary
-from commbert.rows import Rows, read_windows
+from commbert.rows import Rows, read_places, read_windows
+from commbert.sentences import Documents, SentencePairs
 from commbert.text.languages import KEYWORDS
 from commbert.training.retrieval import Retrieval, choose_retrieval
 
@@ -83,6 +84,10 @@ class TrainingData:
     validation_retrieval: Retrieval
     texts: PairData = field(default_factory=PairData.none)
     """Pairs of texts; their rows in ``words``."""
+    documents: Documents | None = None
+    """Which window follows which; None without NSP."""
+    validation_sentences: tuple[Rows, SentencePairs] | None = None
+    """Windows of the validation split, and pairs of them; None without NSP, or if there are none."""
 
     @cached_property
     def validation_is_novel(self) -> NDArray[np.bool_]:
@@ -139,9 +144,12 @@ def read_training_data(
     validation_pairs: int,
     validation_queries: int,
     validation_candidates: int,
+    reads_sentences: bool = False,
     seed: int,
 ) -> TrainingData:
     """Read all tables; of the validation rows, evenly spaced ones; of the words to retrieve, drawn ones.
+
+    With ``reads_sentences`` also which windows follow each other.
 
     Raises:
         DataError: If a table is damaged or there is nothing to train on.
@@ -177,7 +185,20 @@ def read_training_data(
         validation_negative=negative,
         validation_retrieval=retrieval,
         texts=texts,
+        documents=Documents.of(*read_places(paths.windows)) if reads_sentences else None,
+        validation_sentences=_sentences(paths.validation_windows, heldout, validation_windows, seed)
+        if reads_sentences
+        else None,
     )
+
+
+def _sentences(listed: Path, windows: Rows, wanted: int, seed: int) -> tuple[Rows, SentencePairs] | None:
+    """Return ``wanted`` evenly spaced pairs of windows, of which always the same follow each other."""
+    documents = Documents.of(*read_places(listed))
+    if not documents.gives_pairs:
+        return None
+    first = documents.firsts[evenly(len(documents.firsts), wanted)]
+    return windows, documents.pairs(first, np.zeros_like(first), seed=seed)
 
 
 def _candidate_words(path: Path) -> NDArray[np.bool_]:

@@ -177,8 +177,10 @@ class _Loop:
         losses = add_gradient(strategy.model, self.context, batch, temperature, strategy.projection)
         own_norm = strategy.sum_gradients()
         # One column per process, so that a bad one is known by its number.
-        shares = losses.mlm.new_zeros(3, self.context.processes.world_size)
-        shares[:, self.context.processes.rank] = torch.stack([losses.mlm, losses.contrastive, own_norm.to(losses.mlm)])
+        shares = losses.mlm.new_zeros(4, self.context.processes.world_size)
+        shares[:, self.context.processes.rank] = torch.stack(
+            [losses.mlm, losses.contrastive, losses.nsp, own_norm.to(losses.mlm)]
+        )
         shares = summed(shares, self.context.processes)
         norm = strategy.clip(settings.optimizer.max_gradient_norm)
         is_bad.logical_or_(~torch.isfinite(norm + shares.sum()))
@@ -200,10 +202,13 @@ class _Loop:
             )
             mlm = sum(shares[:n]) / row["hidden_tokens"] if row["hidden_tokens"] else None
             pairs = sum(shares[n : 2 * n]) / row["pair_terms"] if row["pair_terms"] else None
+            nsp = sum(shares[2 * n : 3 * n]) / row["sentence_pairs"] if row["sentence_pairs"] else None
+            nsp_weight = self.context.settings.objectives.nsp
             row |= {
-                "loss": mlm_weight * (mlm or 0.0) + pair_weight * (pairs or 0.0),
+                "loss": mlm_weight * (mlm or 0.0) + pair_weight * (pairs or 0.0) + nsp_weight * (nsp or 0.0),
                 "mlm_loss": mlm,
                 "contrastive_loss": pairs,
+                "nsp_loss": nsp,
                 "mlm_weight": mlm_weight,
                 "temperature": temperature,
                 "gradient_norm": norm,

@@ -9,9 +9,9 @@ from torch.distributed.tensor import DTensor
 from commbert.nn.encoder import Bert
 from commbert.settings.training import Contrastive, Optimizer, TrainingSettings
 
-_HEAD = ("mlm_dense.", "mlm_norm.")
-_NEVER = ("pooler.", "nsp.")
-"""No objective reads these: without this, weight decay would shrink what the base model brought."""
+_HEAD = ("mlm_dense.", "mlm_norm.", "pooler.", "nsp.")
+_OF_NSP = ("pooler.", "nsp.")
+"""Only NSP reads these: without it, weight decay would shrink what the base model brought."""
 LOG_TEMPERATURE = "log_temperature"
 PROJECTION = "projection."
 """What the names of the projection's parameters begin with."""
@@ -51,7 +51,7 @@ def trainable_parameters(model: Bert, settings: TrainingSettings) -> dict[str, n
     chosen: dict[str, nn.Parameter] = {}
     for name, parameter in model.named_parameters():
         is_head = name.startswith("mlm_")
-        used = not name.startswith(_NEVER) and (settings.objectives.has_mlm or not is_head)
+        used = settings.objectives.nsp > 0 if name.startswith(_OF_NSP) else settings.objectives.has_mlm or not is_head
         parameter.requires_grad_(used and (settings.trainable == "all" or is_head))
         if parameter.requires_grad:
             chosen[name] = parameter

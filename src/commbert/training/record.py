@@ -144,6 +144,7 @@ def step_row(batch: StepBatch, *, learning_rate: float, model_flop: int) -> dict
         "padding_saved_pct": 100.0 * (1.0 - batch.n_tokens / n_padded) if n_padded else None,
         "model_flop": model_flop,
         "hidden_tokens": batch.n_hidden_tokens,
+        "sentence_pairs": batch.n_sentence_pairs,
         "pair_terms": batch.n_terms,
         "words": batch.n_words,
         "negatives_per_anchor": batch.negatives_per_anchor,
@@ -155,7 +156,9 @@ def step_row(batch: StepBatch, *, learning_rate: float, model_flop: int) -> dict
 def _figures(row: dict[str, Any]) -> str:
     parts = [f"loss {row['loss']:.3f}"]
     parts += [
-        f"{name} {row[key]:.3f}" for name, key in (("mlm", "mlm_loss"), ("pairs", "contrastive_loss")) if row[key]
+        f"{name} {row[key]:.3f}"
+        for name, key in (("mlm", "mlm_loss"), ("pairs", "contrastive_loss"), ("nsp", "nsp_loss"))
+        if row[key]
     ]
     memory = [f"{row['memory_gib']:.1f} GiB"] if row.get("memory_gib") is not None else []
     return ", ".join([*parts, f"{row['tokens_per_s']:,.0f} tokens/s", *memory])
@@ -163,6 +166,6 @@ def _figures(row: dict[str, Any]) -> str:
 
 def _validation_figures(row: dict[str, Any]) -> str:
     """Return the hard figures of the last validation, which stay in the line until the next one."""
-    names = (("novel AUC", "auc_frequency_matched_novel"), ("MRR", "retrieval_mrr"))
+    names = (("novel AUC", "auc_frequency_matched_novel"), ("MRR", "retrieval_mrr"), ("NSP accuracy", "nsp_accuracy"))
     parts = [f"{name} {row[key]:.3f}" for name, key in names if row.get(key) is not None]
     return f"; validation: {', '.join(parts)}" if parts else ""

@@ -27,6 +27,7 @@ class LossSums:
 
     mlm: Tensor
     contrastive: Tensor
+    nsp: Tensor
 
 
 def weights_at(objectives: Objectives, step: int, n_steps: int) -> tuple[float, float]:
@@ -62,18 +63,21 @@ def add_gradient(
     # MPS has no float64; everywhere else the sums of a step are kept in it.
     precise = torch.float32 if context.device.type == "mps" else torch.float64
     mlm_sum = torch.zeros((), dtype=precise, device=context.device)
-    pair_sum = mlm_sum.clone()
+    pair_sum, nsp_sum = mlm_sum.clone(), mlm_sum.clone()
     held: list[Tensor] = []
     # Requires a gradient, so that a process without words too enters the gather's backward.
     size = model.config.hidden_size
     vectors = [torch.zeros(0, size, device=context.device, dtype=work, requires_grad=True)]
     for part in batch.parts:
-        part_sum, part_vectors = _forward(model, context, batch.step, part)
+        part_sum, part_nsp_sum, part_vectors = _forward(model, context, batch.step, part)
         vectors.append(part_vectors.to(work))
         if part_sum is None:
             continue
         mlm_sum += part_sum.detach()
         term = mlm_weight / batch.n_hidden_tokens * part_sum if batch.n_hidden_tokens else 0.0 * part_sum
+        if part_nsp_sum is not None:
+            nsp_sum += part_nsp_sum.detach()
+            term = term + context.settings.objectives.nsp / max(batch.n_sentence_pairs, 1) * part_nsp_sum
         if part.is_held:
             held.append(term)
         elif term.requires_grad:
@@ -88,18 +92,22 @@ def add_gradient(
         held.append(pair_weight / batch.n_terms * total)
     if held:
         torch.stack([t.to(work) for t in held]).sum().backward()
-    return LossSums(mlm_sum, pair_sum)
+    return LossSums(mlm_sum, pair_sum, nsp_sum)
 
 
-def _forward(model: Bert, context: Context, step: int, part: Part) -> tuple[Tensor | None, Tensor]:
-    """Return a part's summed MLM loss and the vectors of its words."""
+def _forward(model: Bert, context: Context, step: int, part: Part) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    """Return a part's summed losses of MLM and NSP, and the vectors of its words."""
     torch.manual_seed(counters.key(context.settings.seed, "dropout", step, part.number) >> 1)
     with context.autocast:
         out = model(part.packed, part.reading)
         vectors = pooled(out.hidden, part.word_runs, pooling=context.pooling)
     if part.reading.is_stand_in and out.mlm_loss_sum is not None:
-        return 0.0 * (out.mlm_loss_sum + out.hidden.sum()), vectors
-    return out.mlm_loss_sum, vectors
+        return 0.0 * (out.mlm_loss_sum + out.hidden.sum()), _times_0(out.nsp_loss_sum), vectors
+    return out.mlm_loss_sum, out.nsp_loss_sum, vectors
+
+
+def _times_0(value: Tensor | None) -> Tensor | None:
+    return None if value is None else 0.0 * value
 
 
 def _pair_loss_sum(gathered: Tensor, contrast: Contrast, temperature: Tensor | float, settings: Contrastive) -> Tensor:

@@ -196,7 +196,7 @@ class Fsdp(Replicated):
         for layer in self.model.layers:
             fully_shard(layer, mesh=mesh)
         fully_shard(self.model, mesh=mesh)
-        for method in ("hidden_states", "mlm_logits"):
+        for method in ("hidden_states", "mlm_logits", "nsp_logits"):
             register_fsdp_forward_method(self.model, method)
 
     def sum_gradients(self) -> Tensor:

@@ -8,7 +8,16 @@ from torch import Tensor
 
 from commbert.errors import TrainingError
 from commbert.nn.encoder import Bert
-from commbert.nn.measures import MASK_RATE, auc, cosines, effective_rank, mlm_scores, random_pairs, uniformity
+from commbert.nn.measures import (
+    MASK_RATE,
+    auc,
+    cosines,
+    effective_rank,
+    mlm_scores,
+    nsp_scores,
+    random_pairs,
+    uniformity,
+)
 from commbert.nn.model import text_vectors
 from commbert.training.batches import Context
 
@@ -19,6 +28,8 @@ FIGURES = (
     "auc_frequency_matched",
     "mlm_loss",
     "mlm_top1",
+    "nsp_loss",
+    "nsp_accuracy",
     "mean_negative_cosine",
     "effective_rank",
     "uniformity",
@@ -45,7 +56,7 @@ def check_best_metric(context: Context) -> None:
 
 
 def validation_figures(model: Bert, context: Context) -> dict[str, float | None]:
-    """Return the pair metrics, the retrieval, the MLM figures, and three marks of collapse.
+    """Return the pair metrics, the retrieval, the MLM and NSP figures, and three marks of collapse.
 
     These are the mean cosine of unrelated words (1 if all are one vector), the effective rank of the centred word
     vectors (dimensions in use), and their uniformity (0 if all are one vector, about -4 if evenly spread).
@@ -68,6 +79,9 @@ def validation_figures(model: Bert, context: Context) -> dict[str, float | None]
         )
         found["mlm_loss"] = float(scores.loss.mean())
         found["mlm_top1"] = float((scores.rank == 0).mean())
+    if context.settings.objectives.nsp and data.validation_sentences is not None:
+        told = nsp_scores(model, *data.validation_sentences, context.specials, device=context.device)
+        found["nsp_loss"], found["nsp_accuracy"] = float(told.loss.mean()), float(told.is_right.mean())
     return found
 
 

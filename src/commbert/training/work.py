@@ -31,6 +31,8 @@ class StepWork:
     read_tokens: Ints
     """Tokens at which the last layer's output is read."""
     words: Ints
+    sentence_pairs: Ints
+    """Whose [CLS] is read by the NSP head."""
     n_compared: int
     """Pairs of an anchor and a candidate whose cosine is computed, in both directions if symmetric."""
     trains_head_only: bool
@@ -44,6 +46,7 @@ def step_work(
     n_windows: int,
     hidden_before: Ints,
     reads_all: bool,
+    reads_sentences: bool = False,
     n_compared: int,
     trains_head_only: bool,
 ) -> StepWork:
@@ -55,6 +58,7 @@ def step_work(
         n_windows: How many of the sequences are windows.
         hidden_before: [n_windows + 1] hidden tokens in the windows before each one.
         reads_all: All tokens of words are read (mean pooling), not only their [CLS].
+        reads_sentences: The [CLS] of windows, which are pairs of sentences, is read too.
         n_compared: Cosines of the pair loss.
         trains_head_only: As in the step's parts.
     """
@@ -70,13 +74,15 @@ def step_work(
     longest = np.maximum.reduceat(lengths, starts) if len(starts) else starts
     hidden = between(hidden_before, n_windows)
     words = between(_before(is_word.astype(np.int64)))
+    sentences = between(_before((~is_word).astype(np.int64))) if reads_sentences else np.zeros_like(words)
     return StepWork(
         tokens=between(ends),
         square_lengths=between(_before(lengths**2)),
         padded_tokens=(stops - starts) * longest,
         hidden_tokens=hidden,
-        read_tokens=hidden + (between(_before(lengths * is_word)) if reads_all else words),
+        read_tokens=hidden + sentences + (between(_before(lengths * is_word)) if reads_all else words),
         words=words,
+        sentence_pairs=sentences,
         n_compared=n_compared,
         trains_head_only=trains_head_only,
     )
@@ -93,6 +99,7 @@ def step_flop(config: BertConfig, settings: TrainingSettings, work: StepWork) ->
         attention           l s 2 (2h)                       scores, and the sum of values
         its output, FFN     ((l - 1) t + r) 2 (h h + 2 h i)  the last layer only where it is read
         decoder             p 2 (h h + h V)                  only at hidden tokens
+        NSP                 q 2 (h h + 2 h)                  pooler and head, for each of q pairs of sentences
         pair loss           the projection's matrices for each word, and 2 h for each cosine
 
     What is made again in backward to save memory does not count, nor does what is no product. No backward pass through
@@ -111,6 +118,9 @@ def step_flop(config: BertConfig, settings: TrainingSettings, work: StepWork) ->
     total = int((encoder * np.where(goes_back, 1 + _BACKWARD, 1)).sum())
     # Where it ends at the head, dense needs the gradient of its weight alone, and the decoder that of the features.
     total += int(work.hidden_tokens.sum()) * 2 * h * (h + config.vocab_size) * (1 + (2 if mlm_reaches_encoder else 1))
+    total += (
+        int(work.sentence_pairs.sum()) * 2 * h * (h * (1 + (2 if mlm_reaches_encoder else 1)) + 2 * (1 + _BACKWARD))
+    )
     size, per_word = _projected(h, settings)
     return total + (1 + _BACKWARD) * (int(work.words.sum()) * per_word + 2 * size * work.n_compared)
 

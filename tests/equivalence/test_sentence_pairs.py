@@ -1,0 +1,169 @@
+"""Next-sentence prediction in the packed step against transformers' BertForPreTraining on padded rows."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from commbert.nn.measures import nsp_scores, packed_places
+from commbert.nn.model import _names, to_transformers
+from commbert.nn.packing import pack
+from commbert.training.batches import step_batch, step_windows
+from equivalence.training_case import (
+    NO_DROPOUT,
+    REGULAR,
+    SPECIALS,
+    context,
+    data,
+    documents,
+    error,
+    gradient,
+    network,
+    ragged,
+    rows_of,
+    settings,
+    train_in,
+)
+
+torch.set_num_threads(1)
+NSP = {"objectives": {"mlm": 0.6, "contrastive": 0.0, "nsp": 0.9}}
+
+
+def _padded(at, step):
+    """Return the step as transformers takes it: input ids, segment ids, attention mask, MLM labels, NSP labels."""
+    read = step_windows(at, step)
+    ends = np.cumsum(read.lengths)
+    rows = []
+    for i, (end, length) in enumerate(zip(ends, read.lengths, strict=True)):
+        ids, first = read.masked.input_ids[end - length : end].tolist(), int(read.first_lengths[i])
+        sequence = [SPECIALS.cls, *ids[:first], SPECIALS.sep, *ids[first:], SPECIALS.sep]
+        labels = [-100] * len(sequence)
+        for position, label in zip(read.masked.positions, read.masked.labels, strict=True):
+            place = position - (end - length)
+            if 0 <= place < length:
+                labels[place + 1 + (place >= first)] = int(label)
+        segments = [0] * (first + 2) + [1] * (length - first + 1)
+        rows.append((sequence, segments, labels))
+    longest = max(len(sequence) for sequence, _, _ in rows)
+
+    def filled(column, value):
+        return torch.tensor([row[column] + [value] * (longest - len(row[column])) for row in rows])
+
+    return {
+        "input_ids": filled(0, SPECIALS.pad),
+        "token_type_ids": filled(1, 0),
+        "labels": filled(2, -100),
+        "attention_mask": torch.tensor([[1] * len(r[0]) + [0] * (longest - len(r[0])) for r in rows]),
+        "next_sentence_label": torch.from_numpy(read.labels),
+    }
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_losses_and_gradient_are_those_of_transformers(step):
+    at = context(settings(**NSP))
+    model = network(dtype=torch.float64, **NO_DROPOUT)
+    theirs = to_transformers(model).train()
+    found, ours = gradient(model, at, step)
+    batch = _padded(at, step)
+    out = theirs(**{k: v for k, v in batch.items() if "label" not in k})
+    mlm = torch.nn.functional.cross_entropy(out.prediction_logits.flatten(0, 1), batch["labels"].flatten())
+    nsp = torch.nn.functional.cross_entropy(out.seq_relationship_logits, batch["next_sentence_label"])
+    assert found.mlm_loss == pytest.approx(mlm.item(), rel=1e-9)
+    assert found.nsp_loss == pytest.approx(nsp.item(), rel=1e-9)
+    (0.6 * mlm + 0.9 * nsp).backward()
+    expected = oracle_gradient(model, theirs)
+    assert error(ours, expected) < 1e-9
+
+
+def oracle_gradient(model, theirs):
+    """Return transformers' gradients in the order and under the names of our parameters."""
+    of = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in theirs.named_parameters()}
+    parts = []
+    for name, _ in model.named_parameters():
+        parts += [of[n].reshape(-1) for n in _names(name)]
+    return torch.cat(parts)
+
+
+def test_the_head_alone_learns_in_the_first_steps():
+    at = context(settings(**NSP, head_only_steps=1))
+    model = network(dtype=torch.float64)
+    gradient(model, at, 0)
+    touched = {n.split(".")[0] for n, p in model.named_parameters() if p.grad is not None and p.grad.norm() > 0}
+    assert touched == {"pooler", "nsp", "mlm_dense", "mlm_norm", "mlm_bias"}
+    gradient(model, at, 1)
+    assert model.word_embeddings.weight.grad.norm() > 0
+
+
+def test_without_the_objective_pooler_and_nsp_head_stay_as_they_were(tmp_path):
+    for name, objectives in (("on", NSP), ("off", {"objectives": {"mlm": 1.0, "contrastive": 0.0}})):
+        model = network()
+        before = {n: p.detach().clone() for n, p in model.named_parameters()}
+        train_in(tmp_path / name, model, context(settings(**objectives)))
+        changed = {n.split(".")[0] for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+        assert {"pooler", "nsp"} & changed == ({"pooler", "nsp"} if name == "on" else set())
+
+
+def test_a_training_records_the_loss_and_the_accuracy_and_learns_what_follows(tmp_path):
+    # Windows of a file hold tokens of the file's own: what follows can be told.
+    rng = np.random.default_rng(0)
+    where = documents(45)
+    file_no = np.unique(where.file_start, return_inverse=True)[1]
+    windows = ragged([REGULAR[2 * n : 2 * n + 2][rng.integers(0, 2, 6)] for n in file_no])
+    rows = replace(
+        data(),
+        windows=windows,
+        documents=where,
+        validation_sentences=(
+            windows,
+            where.pairs(np.repeat(where.firsts, 4), np.arange(4 * len(where.firsts)), seed=9),
+        ),
+    )
+    chosen = settings(
+        objectives={"mlm": 0.1, "contrastive": 0.0, "nsp": 1.0}, max_steps=150, epochs=100, validate_every_steps=150
+    )
+    _, store = train_in(tmp_path, network(**NO_DROPOUT), context(chosen, rows))
+    told = rows_of(store)
+    steps, validations = ([r for r in told if r["event"] == kind] for kind in ("step", "validation"))
+    assert all(s["sentence_pairs"] == 9 for s in steps)
+    assert all(s["loss"] == pytest.approx(0.1 * s["mlm_loss"] + s["nsp_loss"]) for s in steps)
+    assert validations[-1]["nsp_accuracy"] > 0.75
+    assert validations[-1]["nsp_loss"] < 0.6
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 32])
+def test_nsp_scores_are_those_of_transformers(batch_size):
+    model = network(**NO_DROPOUT)
+    windows, pairs = data().validation_sentences
+    found = nsp_scores(model, windows, pairs, SPECIALS, device=torch.device("cpu"), batch_size=batch_size)
+    theirs = to_transformers(model).eval()
+    assert {0, 1} == set(pairs.label.tolist())
+    for i in range(len(pairs)):
+        a, b = windows[pairs.first[i]].tolist(), windows[pairs.second[i]].tolist()
+        ids = torch.tensor([[SPECIALS.cls, *a, SPECIALS.sep, *b, SPECIALS.sep]])
+        segments = torch.tensor([[0] * (len(a) + 2) + [1] * (len(b) + 1)])
+        with torch.inference_mode():
+            logits = theirs(input_ids=ids, token_type_ids=segments).seq_relationship_logits[0].double()
+        label = int(pairs.label[i])
+        assert found.loss[i] == pytest.approx(-torch.log_softmax(logits, 0)[label].item(), abs=1e-5)
+        assert bool(found.is_right[i]) == (int(logits.argmax()) == label)
+    assert model.training
+
+
+def test_a_pack_of_one_and_of_two_sentences_has_its_separators_and_segments():
+    packed = pack(np.array([11, 12, 13, 21, 31, 32]), np.array([3, 1, 2]), SPECIALS, first_lengths=np.array([1, 1, 1]))
+    assert packed.input_ids.tolist() == [2, 11, 3, 12, 13, 3, 2, 21, 3, 2, 31, 3, 32, 3]
+    assert packed.segment_ids.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1]
+    assert packed.position_ids.tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2, 0, 1, 2, 3, 4]
+    assert packed.offsets.tolist() == [0, 6, 9, 14]
+    places, sequence = packed_places(np.array([3, 1, 2]), np.arange(6), np.array([1, 1, 1]))
+    assert packed.input_ids[places].tolist() == [11, 12, 13, 21, 31, 32]
+    assert sequence.tolist() == [0, 0, 0, 1, 2, 2]
+
+
+def test_the_work_of_a_step_counts_what_the_nsp_head_reads():
+    at = context(settings(**NSP))
+    batch = step_batch(at, 0)
+    assert batch.work.sentence_pairs.sum() == batch.n_sentence_pairs == 9
+    assert batch.work.read_tokens.sum() == batch.n_hidden_tokens + 9
+    assert batch.n_tokens == sum(int(p.packed.offsets[-1]) for p in batch.parts)
