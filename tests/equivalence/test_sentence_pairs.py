@@ -1,14 +1,23 @@
 """Next-sentence prediction in the packed step against transformers' BertForPreTraining on padded rows."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModel, BertForMaskedLM, BertForPreTraining
 
+from commbert.artifacts import atomic_folder, read_manifest
+from commbert.errors import ModelError
 from commbert.nn.measures import nsp_scores, packed_places
-from commbert.nn.model import _names, to_transformers
+from commbert.nn.model import _names, load_bert, save_for_others, to_transformers
 from commbert.nn.packing import pack
+from commbert.rows import read_windows
+from commbert.settings.evaluation import EvaluationSettings
+from commbert.settings.runtime import RuntimeSettings
+from commbert.settings.training import TrainingSettings
+from commbert.stages import evaluate, train
 from commbert.training.batches import step_batch, step_windows
 from equivalence.training_case import (
     NO_DROPOUT,
@@ -167,3 +176,97 @@ def test_the_work_of_a_step_counts_what_the_nsp_head_reads():
     assert batch.work.sentence_pairs.sum() == batch.n_sentence_pairs == 9
     assert batch.work.read_tokens.sum() == batch.n_hidden_tokens + 9
     assert batch.n_tokens == sum(int(p.packed.offsets[-1]) for p in batch.parts)
+
+
+SETTINGS = TrainingSettings.model_validate(
+    {
+        "objectives": {"mlm": 1.0, "contrastive": 0.0, "nsp": 1.0},
+        "max_steps": 6,
+        "batch_windows": 8,
+        "micro_batches": 2,
+        "validate_every_steps": 3,
+        "validation_windows": 8,
+        "best_metric": "mlm_loss",
+    }
+)
+
+
+def _run(stages, folder, model):
+    return train.run(
+        SETTINGS,
+        RuntimeSettings(device="cpu"),
+        data=stages.data,
+        model=model,
+        corpus=stages.corpus,
+        checkpoints=folder / "checkpoint",
+        best_out=folder / "best",
+        final_out=folder / "final",
+        metrics_out=folder / "metrics.jsonl",
+        summary_out=folder / "training.json",
+    )
+
+
+@pytest.fixture(scope="module")
+def start(stages, tmp_path_factory):
+    """The start model with positions for two windows."""
+    folder = tmp_path_factory.mktemp("start") / "model"
+    model = load_bert(stages.start)
+    model.config.max_position_embeddings = 130
+    model.position_embeddings = torch.nn.Embedding(130, model.config.hidden_size)
+    with atomic_folder(folder, about=read_manifest(stages.start)["about"]) as tmp:
+        save_for_others(model, stages.start, tmp, pooling="mean")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained_with_nsp(stages, start, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("nsp")
+    _run(stages, folder, start)
+    return folder
+
+
+def test_the_stage_trains_the_nsp_head_and_says_so(start, trained_with_nsp):
+    before, after = (load_bert(f) for f in (start, trained_with_nsp / "final"))
+    assert not torch.equal(before.nsp.weight, after.nsp.weight)
+    assert not torch.equal(before.pooler.weight, after.pooler.weight)
+    summary = json.loads((trained_with_nsp / "training.json").read_text(encoding="utf-8"))
+    assert 0 <= summary["figures_at_best"]["nsp_accuracy"] <= 1
+    assert "next-sentence prediction" in (trained_with_nsp / "final" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", [BertForPreTraining, BertForMaskedLM, AutoModel])
+def test_the_folder_loads_whole_in_transformers(trained_with_nsp, kind):
+    _, info = kind.from_pretrained(str(trained_with_nsp / "final"), output_loading_info=True, local_files_only=True)
+    assert not info["missing_keys"]
+
+
+def test_the_evaluation_measures_nsp_where_it_was_trained(stages, trained_with_nsp, tmp_path):
+    settings = EvaluationSettings(windows=20, retrieval_queries=30, random_pairs=500, bootstrap=100)
+    found = {}
+    for has_nsp in (True, False):
+        subject = evaluate.ModelSubject(trained_with_nsp / "final", "mean", True, "cpu", has_nsp)
+        out = {"out": tmp_path / "e.json", "scores_out": tmp_path / "s.parquet"}
+        found[has_nsp] = evaluate.run(settings, subject=subject, data=stages.evaluation, split="test", **out)
+    assert found[False]["figures"]["nsp_accuracy"] is None
+    figure = found[True]["figures"]["nsp_accuracy"]
+    assert figure["n"] == found[True]["sentences"]["pairs"] == 20
+    assert figure["low"] <= figure["value"] <= figure["high"]
+    assert 20 < found[True]["sentences"]["follows_pct"] < 80
+
+
+def test_pairs_of_windows_that_are_too_long_for_the_model_are_refused(stages, tmp_path):
+    longest = int(read_windows(stages.data.windows).sizes.max())
+    said = rf"expected at least {2 * longest + 3} positions for pairs of windows, found 64"
+    with pytest.raises(ModelError, match=said):
+        _run(stages, tmp_path, stages.start)
+
+
+def test_settings_that_contradict_nsp_are_refused():
+    for objectives, said in (({"mlm": 0.0, "contrastive": 1.0, "nsp": 1.0}, "nsp needs mlm above 0"),):
+        with pytest.raises(ValueError, match=said):
+            TrainingSettings.model_validate({"objectives": objectives})
+    with pytest.raises(ValueError, match="nsp stands beside mlm"):
+        TrainingSettings.model_validate({"objectives": {"mlm": 0.0, "contrastive": 0.0, "nsp": 1.0}})
+    frozen = {"trainable": "mlm_head", "objectives": {"mlm": 1.0, "contrastive": 0.0, "nsp": 1.0}}
+    with pytest.raises(ValueError, match=r"needs objectives\.nsp: 0"):
+        TrainingSettings.model_validate(frozen)

@@ -40,6 +40,16 @@ EVALUATE = (
 )
 
 
+def trained_heads(run):
+    """Return the options that say which heads a run's own training trained."""
+    objectives = CONFIG.training_of(run).objectives
+    heads = {
+        " --trained-head": objectives.has_mlm,
+        " --trained-nsp": objectives.nsp > 0,
+    }
+    return "".join(option for option, is_trained in heads.items() if is_trained)
+
+
 rule evaluate_base:
     input:
         **WORD_TABLES,
@@ -158,15 +168,9 @@ rule evaluate_run:
     params:
         settings=lambda wildcards: CONFIG.evaluation.as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
-        subject=lambda wildcards, input: " ".join(
-            [
-                f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}",
-                *(
-                    ["--trained-head"]
-                    if CONFIG.training_of(wildcards.run).objectives.has_mlm
-                    else []
-                ),
-            ]
+        subject=lambda wildcards, input: (
+            f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}"
+            f"{trained_heads(wildcards.run)}"
         ),
         code=code_digest("commbert.stages.evaluate"),
     shell:
@@ -202,15 +206,9 @@ rule evaluate_average:
     params:
         settings=lambda wildcards: CONFIG.evaluation.as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
-        subject=lambda wildcards, input: " ".join(
-            [
-                f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}",
-                *(
-                    ["--trained-head"]
-                    if CONFIG.training_of(wildcards.run).objectives.has_mlm
-                    else []
-                ),
-            ]
+        subject=lambda wildcards, input: (
+            f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}"
+            f"{trained_heads(wildcards.run)}"
         ),
         code=code_digest("commbert.stages.evaluate"),
     shell:

@@ -146,6 +146,7 @@ def evaluate(
     pooling: Annotated[str, typer.Option(help="mean or cls.")] = "mean",
     split: Annotated[str, typer.Option(help="test, or validation (then with the validation tables).")] = "test",
     trained_head: Annotated[bool, typer.Option(help="The folder's MLM head was trained: measure it.")] = False,
+    trained_nsp: Annotated[bool, typer.Option(help="The folder's NSP head was trained: measure it.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 64,
     runtime: Runtime = "{}",
     log: Log = None,
@@ -162,7 +163,7 @@ def evaluate(
         subjects: list[stage.Subject] = []
         if model is not None:
             device = parsed(RuntimeSettings, runtime, "runtime").device
-            subjects.append(stage.ModelSubject(model, pooling, trained_head, device))
+            subjects.append(stage.ModelSubject(model, pooling, trained_head, device, trained_nsp))
         if vectors is not None:
             subjects.append(stage.VectorsSubject(vectors))
         if by_frequency:

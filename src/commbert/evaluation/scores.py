@@ -56,6 +56,8 @@ MEANS = (
     "mlm_top1",
     "mlm_top5",
     "mlm_loss",
+    "nsp_accuracy",
+    "nsp_loss",
     "general_mlm_top1",
     "general_mlm_loss",
 )

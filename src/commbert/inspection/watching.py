@@ -127,7 +127,12 @@ def facts(follower: Follower) -> dict[str, str]:
 
 
 _FACTS: dict[str, tuple[tuple[str, str], ...]] = {
-    "loss": (("loss", "{:.4f}"), ("mlm_loss", "mlm {:.4f}"), ("contrastive_loss", "pairs {:.4f}")),
+    "loss": (
+        ("loss", "{:.4f}"),
+        ("mlm_loss", "mlm {:.4f}"),
+        ("contrastive_loss", "pairs {:.4f}"),
+        ("nsp_loss", "nsp {:.4f}"),
+    ),
     "speed": (
         ("tokens_per_s", "{:,.0f} tokens/s"),
         ("padded_tokens_per_s", "padded {:,.0f} tokens/s"),

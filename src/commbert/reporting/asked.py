@@ -104,10 +104,15 @@ def _batches(
     processes = done["world_size"] if asked["batch_per_process"] else 1
     per = f" x {processes} processes" if asked["batch_per_process"] else ""
     if asked["objectives"]["mlm"] > 0 or asked["objectives"]["mlm_end"]:
-        read, wanted = done["windows_read"] / len(steps), asked["batch_windows"] * processes
+        is_paired = bool(asked["objectives"].get("nsp"))
+        read, wanted = done["windows_read"] / len(steps) / (1 + is_paired), asked["batch_windows"] * processes
         verdict = AS_ASKED if isclose(read, wanted, rel_tol=0.01) else DIFFERS
         yield Line(
-            "windows of a step", "training.batch_windows", f"{asked['batch_windows']}{per}", f"{read:.1f}", verdict
+            "pairs of windows of a step" if is_paired else "windows of a step",
+            "training.batch_windows",
+            f"{asked['batch_windows']}{per}",
+            f"{read:.1f}",
+            verdict,
         )
         hidden = sum(s["hidden_tokens"] for s in steps)
         share = hidden / max(1.0, done["windows_read"] * data["windows"]["train"]["tokens_per_window"])

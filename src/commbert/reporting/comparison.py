@@ -30,6 +30,8 @@ def figure_rows(
     """
     rows = []
     for row in ROWS:
+        if row.is_optional and not any(is_there(e["figures"].get(row.key)) for e in evaluations.values()):
+            continue
         cells: dict[str, Any] = {}
         for name, evaluation in evaluations.items():
             cells[name] = _cell(row, evaluation["figures"].get(row.key))

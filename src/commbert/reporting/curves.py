@@ -22,13 +22,20 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 Rows = Sequence[dict[str, Any]]
 
 
+_LOSSES = (
+    ("loss", "joint loss"),
+    ("mlm_loss", "MLM"),
+    ("contrastive_loss", "word pairs (InfoNCE)"),
+    ("nsp_loss", "next sentence (NSP)"),
+)
+
+
 def loss_figure(steps: Rows, validations: Rows) -> str:
     """Return the loss curves: steps thin, the mean over the steps around thick; below, what the validations found."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.5, 6.2), layout="constrained")
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
-        names = (("loss", "joint loss"), ("mlm_loss", "MLM"), ("contrastive_loss", "word pairs (InfoNCE)"))
-        for i, (key, label) in enumerate(names):
+        for i, (key, label) in enumerate(_LOSSES):
             _curve(top, steps, key, label, COLOURS[i], is_smoothed=True)
         top.set_ylabel("loss (nats)")
         _legend(top)
@@ -89,6 +96,7 @@ def _validation_axes(axes: Axes, validations: Rows) -> None:
         ("auc_frequency_matched_novel", "same, novel pairs"),
         ("retrieval_mrr", "retrieval MRR"),
         ("mlm_top1", "MLM top-1 accuracy"),
+        ("nsp_accuracy", "NSP accuracy"),
     )
     for i, (key, label) in enumerate(names):
         points = [(v["step"], v[key]) for v in validations if v.get(key) is not None]

@@ -14,6 +14,8 @@ class Row:
     meaning: str
     higher_is_better: bool
     style: str = "{:.3f}"
+    is_optional: bool = False
+    """Left out of a report in which no column has it."""
 
 
 ROWS = (
@@ -41,6 +43,8 @@ ROWS = (
     Row("mlm_loss", "MLM loss per token (nats)", "", False),
     Row("mlm_loss_per_word", "MLM loss per word (nats)", "comparable across tokenizers", False),
     Row("mlm_loss_per_char", "MLM loss per character (nats)", "comparable across tokenizers", False),
+    Row("nsp_accuracy", "NSP accuracy", "does the window follow; 0.5 knows nothing", True, is_optional=True),
+    Row("nsp_loss", "NSP loss per pair (nats)", "0.693 knows nothing", False, is_optional=True),
     Row(
         "general_similarity", "General similarity (Spearman)", "graded pairs of plain English: what is to be kept", True
     ),

@@ -36,7 +36,8 @@ def training_section(
         **{k: v for k, v in training.items() if k not in ("environment", "machine", "identity")},
         "texts_epochs": training.get("texts_epochs"),
         "seed": settings["seed"],
-        "windows_read": round((training["windows_epochs"] or 0.0) * n_windows),
+        "windows_read": 2 * sum(s.get("sentence_pairs") or 0 for s in steps)
+        or round((training["windows_epochs"] or 0.0) * n_windows),
         "tokens": tokens,
         "tokens_per_s": tokens / max(seconds, 1e-9),
         "first_loss": steps[0]["loss"],
@@ -79,11 +80,14 @@ def method_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     end = objectives["mlm_end"]
     is_mlm = objectives["mlm"] > 0 or bool(end)
     parts = ["masked language modelling"] if is_mlm else []
+    if objectives.get("nsp"):
+        parts.append("next-sentence prediction")
     if objectives["contrastive"] > 0 or (end is not None and end < objectives["mlm"]):
         texts = " and over pairs of texts" if settings["batch_texts"] else ""
         parts.append(f"a contrastive loss over words of one line{texts}")
     alone = "; only the head of the model was trained" if settings["trainable"] == "mlm_head" else ""
-    return {"method": " and ".join(parts) + alone, "is_mlm_trained": is_mlm}
+    method = ", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else "".join(parts)
+    return {"method": method + alone, "is_mlm_trained": is_mlm}
 
 
 def remarks(

@@ -45,10 +45,12 @@ from commbert.evaluation.words import (
 from commbert.known import Keys, read_known
 from commbert.nn.devices import choose_device
 from commbert.nn.encoder import Bert
+from commbert.nn.measures import nsp_scores
 from commbert.nn.model import load_bert, missing_parts, special_ids, text_vectors
 from commbert.nn.packing import SpecialIds
 from commbert.provenance import digest, digest_of_files, environment
-from commbert.rows import count_tokens, read_windows
+from commbert.rows import count_tokens, read_places, read_windows
+from commbert.sentences import IS_NEXT, Documents
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.tokenization.encoding import encode_words, load_tokenizer
 
@@ -89,6 +91,8 @@ class ModelSubject:
     """False: the folder's MLM head was never trained, so MLM is not measured."""
     device: str
     """As in ``runtime.device``."""
+    has_trained_nsp: bool = False
+    """False: its NSP head was never trained, so NSP is not measured."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ def run(
     scores: Scores = {}
     found_controls, strata = _score_pairs(scores, case)
     mlm_reason, unigram = _score_masked(scores, case)
+    sentences = _score_sentences(scores, case, mlm_reason)
     result: dict[str, Any] = {
         "controls": {rung: vars(of_rung) for rung, of_rung in found_controls.items()},
         "strata": strata,
@@ -171,6 +176,7 @@ def run(
         "geometry": _geometry(case),
         "mlm_reason": mlm_reason,
         "unigram": unigram,
+        "sentences": sentences,
         **_score_meaning(scores, case),
         "neighbours": _neighbours(case),
     }
@@ -381,6 +387,30 @@ def _score_masked(scores: Scores, case: _Case) -> tuple[str, dict[str, float] | 
     scores.update(found)
     counts = count_tokens(data.train_windows, network.bert.config.vocab_size)
     return "", unigram_figures(hidden, counts, found["mlm_loss_per_char"].weight)
+
+
+def _score_sentences(scores: Scores, case: _Case, mlm_reason: str) -> dict[str, Any] | None:
+    """Score whether the second of two held-out windows follows the first; None where nothing was trained to tell.
+
+    Pairs that begin in one file are one cluster of the bootstrap.
+    """
+    network, seed = case.network, case.settings.seed
+    if network is None or not network.subject.has_trained_nsp or mlm_reason:
+        return None
+    file_id, *lines = read_places(case.data.windows)
+    documents = Documents.of(file_id, *lines)
+    if not documents.gives_pairs:
+        return {"pairs": 0}
+    rng = np.random.default_rng([seed, 8])
+    n = min(case.settings.windows, len(documents.firsts))
+    first = np.sort(rng.choice(documents.firsts, n, replace=False))
+    pairs = documents.pairs(first, np.zeros_like(first), seed=seed)
+    heldout = read_windows(case.data.windows)
+    found = nsp_scores(network.bert, heldout, pairs, network.specials, device=network.device)
+    columns = {"accuracy": found.is_right.astype(np.float64), "loss": found.loss}
+    for name, value in columns.items():
+        scores[f"nsp_{name}"] = Column(np.arange(n), file_id[first], value, np.ones(n))
+    return {"pairs": n, "follows_pct": 100.0 * float((pairs.label == IS_NEXT).mean())}
 
 
 def _score_meaning(scores: Scores, case: _Case) -> dict[str, Any]:
