@@ -35,6 +35,7 @@ CASES = {
     },
     "mlm_alone": {"objectives": {"mlm": 1.0, "contrastive": 0.0}},
     "pairs_alone": {"objectives": {"mlm": 0.0, "contrastive": 1.0}},
+    "nsp": {"objectives": {"mlm": 0.5, "contrastive": 0.5, "nsp": 1.0}, "batch_windows": 2, "batch_pairs": 2},
 }
 STRATEGIES = ("ddp", "zero1", "fsdp")
 RELAY = (("ddp", 2), ("fsdp", 4), ("zero1", 6), ("fsdp", 8))

@@ -144,7 +144,7 @@ class Bert(nn.Module):
         if reading.trains_head_only:
             hidden, embeddings = hidden.detach(), embeddings.detach()
         mlm = mlm_loss_sum(self.mlm_features(hidden[:n]), embeddings, self.mlm_bias, labels)
-        nsp = None if nsp_labels is None else nsp_loss_sum(self.nsp_logits(hidden[n:]), nsp_labels)
+        nsp = None if nsp_labels is None else nsp_loss_sum(self.nsp(self.pooled(hidden[n:])), nsp_labels)
         return Output(mlm, x[n_read:].clone(), nsp)
 
     def hidden_states(self, packed: Packed, tokens: Int[Tensor, "r"] | None = None) -> Float[Tensor, "r_or_t h"]:
@@ -177,8 +177,12 @@ class Bert(nn.Module):
 
     def nsp_logits(self, first: Float[Tensor, "n h"]) -> Float[Tensor, "n 2"]:
         """Return the logits (follows, is random) of the sequences whose [CLS] states these are."""
-        logits: Tensor = self.nsp(torch.tanh(self.pooler(first)))
+        logits: Tensor = self.nsp(self.pooled(first))
         return logits
+
+    def pooled(self, first: Float[Tensor, "n h"]) -> Float[Tensor, "n h"]:
+        """Return what the NSP head reads of the sequences whose [CLS] states these are."""
+        return torch.tanh(self.pooler(first))
 
 
 def check_config(config: BertConfig) -> None:
