@@ -1,10 +1,14 @@
 """What report, card, page and map say of a model that was drawn anew, or that another run trained."""
 
+import json
+
 import pytest
 
-from commbert.reporting.context import build_context
+from commbert.reporting.context import build_context, reproducing_settings
 from commbert.reporting.maps import map_figure
 from commbert.reporting.rendering import render_html, render_markdown
+from commbert.settings.base import merged
+from commbert.settings.config import load
 from commbert.stages.train import _base_name
 from report_case import settings, sources
 
@@ -71,3 +75,34 @@ def test_the_map_names_the_model_that_training_started_from():
     picture = map_figure(words, ["a"], run="final", base="untrained model")
     assert "untrained model" in picture
     assert "base model" not in picture
+
+
+SOURCES = {"sources": [{"kind": "path", "name": "a", "path": "src"}]}
+CHAIN = {
+    "corpus": SOURCES,
+    "model": {"base": {"kind": "scratch", "positions": 128}},
+    "tokenizer": {"mode": "train"},
+    "report": {"compare_with": ["untrained", "second"]},
+    "runs": {
+        "first": {"training": {"max_steps": 7}, "windows": {"stride": 3}},
+        "second": {"model": {"start": "first", "pooling": "cls"}, "training": {"epochs": 2}},
+        "final": {"model": {"start": "second", "average_with_base": 0.3}, "training": {"epochs": 3}},
+    },
+}
+
+
+@pytest.mark.parametrize("beside", [{}, {"runs": {"mlm_only": {"training": {"objectives": {"contrastive": 0.0}}}}}])
+def test_the_settings_of_a_report_make_the_whole_chain_again(beside):
+    config = load(CHAIN)
+    again = reproducing_settings({"run": "final", "settings": json.loads(config.settings_of("final"))})
+    found = load(merged({"corpus": SOURCES, **beside}, again))
+    assert found.starts_of("final") == ["second", "first"]
+    for run in CHAIN["runs"]:
+        for of in ("model_of", "training_of", "data_of"):
+            assert getattr(found, of)(run) == getattr(config, of)(run), (run, of)
+
+
+def test_the_settings_of_a_run_without_a_start_name_that_run_alone():
+    again = reproducing_settings({"run": "first@3", "settings": json.loads(load(CHAIN).settings_of("first@3"))})
+    assert again["runs"] == {"first": {}}
+    assert again["training"]["seed"] == 3

@@ -286,8 +286,10 @@ def sweep(
             )
             for name, (changes, names) in _rows_of(plan).items()
         }
-        if "base" not in (other or []):
-            raise SettingsError("--other: expected base among the baselines, found none. Give --other base.")
+        if not {"base", "untrained"} & {*(other or [])}:
+            raise SettingsError(
+                "--other: expected base or untrained among the baselines, found none. Give --other base."
+            )
         reference = next(iter(rows))
         return stage.run(
             parsed(EvaluationSettings, settings, "evaluation"),

@@ -111,6 +111,10 @@ class Config(Section):
         start = self.model_of(run).start
         return f"results/runs/{start}/final" if start else ""
 
+    def starts_of(self, run: str) -> list[str]:
+        """Return the runs that came before this one, the nearest first: the one that it starts from, and so on."""
+        return [] if (start := self.model_of(run).start) is None else [start, *self.starts_of(start)]
+
     def told_start_of(self, run: str) -> str:
         """Return what the run starts from, in words."""
         start = self.model_of(run).start
@@ -144,11 +148,22 @@ class Config(Section):
         return {"": shared} | {self.variant_of(run): self.data_of(run) for run in self.runs}
 
     def settings_of(self, run: str) -> str:
-        """Return all settings of a run that decide its result, as JSON: what its report prints."""
+        """Return all settings of a run that decide its result, as JSON: what its report prints.
+
+        ``runs`` holds those of the runs that it starts from, the nearest first.
+        """
         whole = self.model_dump(mode="json", exclude={"runtime", "runs", "sweep"})
-        own = {**vars(self.data_of(run)), "model": self.model_of(run), "training": self.training_of(run)}
-        whole |= {name: section.model_dump(mode="json") for name, section in own.items()}
+        whole |= self._sections_of(run)
+        starts = {name: self._sections_of(name) for name in self.starts_of(run)}
+        for sections in starts.values():
+            del sections["model"]["base"]  # one for all runs
+        if starts:
+            whole["runs"] = starts
         return json.dumps(whole, sort_keys=True, separators=(",", ":"))
+
+    def _sections_of(self, run: str) -> dict[str, Any]:
+        own = {**vars(self.data_of(run)), "model": self.model_of(run), "training": self.training_of(run)}
+        return {name: section.model_dump(mode="json") for name, section in own.items()}
 
     @property
     def main_runs(self) -> list[str]:
