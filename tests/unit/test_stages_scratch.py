@@ -151,6 +151,13 @@ def test_a_run_that_starts_from_another_one_begins_with_its_weights(start, drawn
     assert (about["start"], about["pooling"]) == ("pretrain", "cls")
 
 
+def test_words_that_the_start_has_already_are_not_added_again(start, drawn, tmp_path):
+    grown = shutil.copytree(drawn[0] / "tokenizer" / "tokenizer", tmp_path / "grown")
+    (grown / "new_words.json").write_text(json.dumps(["harq"]))
+    found = model.run(model_settings(start="pretrain"), base=start, tokenizer=grown, out=tmp_path / "next")
+    assert found["new_rows"] == 0
+
+
 def test_a_start_with_another_vocabulary_is_refused(start, drawn, tmp_path):
     other = shutil.copytree(start, tmp_path / "other")
     spec = json.loads((other / "tokenizer.json").read_text())

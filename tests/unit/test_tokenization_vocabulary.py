@@ -21,6 +21,7 @@ from commbert.tokenization.encoding import load_tokenizer, pieces_of
 from commbert.tokenization.lexing import Lexer
 from commbert.tokenization.vocabulary import (
     SPECIALS,
+    _repeated,
     bert_cutter,
     learn_vocabulary,
     trained_receipts,
@@ -123,6 +124,13 @@ def test_a_word_counts_as_often_as_it_stands_in_the_corpus():
     assert found[-3:] == ["uv", "xy", "zw"]
 
 
+def test_words_are_handed_over_in_texts_of_bounded_length():
+    counts = counts_of({"xy": 2500, "zw": 1, "uv": 501})
+    texts = list(_repeated(counts))
+    assert Counter(word for text in texts for word in text.split()) == {"xy": 2500, "zw": 1, "uv": 501}
+    assert [len(text.split()) for text in texts] == [1000, 1000, 1000, 2]
+
+
 def test_words_of_the_held_out_splits_alone_teach_nothing():
     words = many_words()
     alone = learn_vocabulary(counts_of(words), settings())
@@ -136,6 +144,12 @@ def test_special_entries_come_first_and_every_visible_ascii_character_has_an_ent
     assert visible - set(found) == {chr(c) for c in range(ord("A"), ord("Z") + 1)}
     assert {f"##{c}" for c in "abcxyz019"} <= set(found)
     assert "##(" not in found
+    rich = learn_vocabulary(counts_of({"éa中": 9, "zà": 2, "~": 5}), settings())
+    plain, inner = (
+        [e for e in rich if e.startswith("##") == goes_on and len(e) == 1 + 2 * goes_on] for goes_on in (0, 1)
+    )
+    assert plain == sorted(plain)
+    assert inner == sorted(inner)
     assert visible <= set(learn_vocabulary(counts_of({"Zz": 1}), settings(lower_case=False)))
 
 
