@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fast benchmark benchmark-data data train evaluate report sweep smoke dry-run html schema lock unlock clean
+.PHONY: help run test check fast benchmark benchmark-data data train evaluate report sweep smoke pretrain dry-run html schema lock unlock clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -45,6 +45,8 @@ sweep: $(VENV)/.run      ## ablations of the default run into results/sweep/repo
 	$(SMK) --directory results/sweep --configfile config.yaml resources/presets/sweep.yaml $(ARGS) -- sweep
 smoke: $(VENV)/.run      ## the whole workflow in a minute, in a folder of its own
 	$(SMK) --directory results/smoke --configfile config.yaml resources/presets/smoke.yaml $(ARGS)
+pretrain: $(VENV)/.run   ## a vocabulary and a small BERT from nothing, then the joint run from there (results/pretrain)
+	$(SMK) --directory results/pretrain --configfile config.yaml resources/presets/pretrain-smoke.yaml $(ARGS) -- all reports/pretrain_training_report.md
 dry-run: $(VENV)/.run    ## what would run, and why
 	$(SMK) --dry-run $(ARGS)
 html: $(VENV)/.run       ## Snakemake's own report of a finished run

@@ -133,13 +133,13 @@ class Data:
         )
 
 
-def run_data(at: Path, settings: DataSettings, base: Path, fetched: Mapping[str, Path] | None = None) -> Data:
+def run_data(at: Path, settings: DataSettings, base: Path | None, fetched: Mapping[str, Path] | None = None) -> Data:
     """Run all data stages of all shards.
 
     Args:
         at: Folder that the results go to.
         settings: The sections.
-        base: Folder of the base model.
+        base: Folder of the base model; None where the vocabulary is learnt.
         fetched: What was fetched of a source, by its name.
     """
     shards = {name: (s, i) for s in settings.corpus.sources for i, name in enumerate(s.shard_names)}

@@ -153,6 +153,20 @@ def test_usage_files_of_a_run_are_read_shards_together_and_strangers_left_out(tm
     assert {found[name]["serves"] for name in ("fetch a", "train final", "lex, 2 jobs")} == {"run"}
 
 
+def test_making_the_model_that_a_run_starts_from_served_the_run_and_measuring_it_did_not(tmp_path):
+    times = {"stage": "x", "began_unix_s": 5.0, "wall_s": 2.0, "cpu_s": 3.0, "peak_rss_gib": 1.0}
+    for name in ("train.final", "model.pretrain", "train.pretrain", "average.pretrain", "evaluation.pretrain"):
+        (tmp_path / f"{name}.usage.json").write_text(json.dumps(times))
+    alone = read_usage(tmp_path, "final", [], set(), COST, sources=set(), starts=["pretrain"])
+    made = {"train final", "model pretrain", "train pretrain", "average pretrain"}
+    assert {u["stage"]: u["serves"] for u in alone} == dict.fromkeys(made, "run")
+    beside = read_usage(tmp_path, "final", ["pretrain"], set(), COST, sources=set(), starts=["pretrain"])
+    assert {u["stage"]: u["serves"] for u in beside} == {
+        **dict.fromkeys(made, "run"),
+        "evaluation pretrain": "comparison",
+    }
+
+
 def test_attempts_before_the_last_one_and_other_machines_cost_too(tmp_path):
     def attempt(began, joules):
         times = {"began_unix_s": began, "wall_s": 2.0, "cpu_s": 3.0, "peak_rss_gib": 1.0}

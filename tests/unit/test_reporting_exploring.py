@@ -51,6 +51,7 @@ def page_of(names, *, run="final", n_not_plain=0, areas=("src/a", "<i>")):
     facts = {
         "n_left_out": 3,
         "n_not_plain": n_not_plain,
+        "base_name": "base model",
         "pooling": {"base": "mean", "run": "cls"},
         "models": {"base": "a" * 64, "run": "b" * 64},
         "commit": "c0ffee",

@@ -245,3 +245,161 @@ def test_a_run_that_others_are_compared_with_has_no_column_beside_itself():
         "final": "results/runs/final/evaluation.json",
         "ppmi_svd": "results/baselines/ppmi_svd/evaluation.json",
     }
+
+
+SCRATCH = {"kind": "scratch", "path": None, "positions": 128}
+TRAIN = {"mode": "train"}
+SHORT = {"max_length": 64}
+UNTRAINED = {"compare_with": ["untrained"]}
+
+
+def scratch(runs=None, **changes):
+    sections = {"model": {"base": SCRATCH}, "tokenizer": TRAIN, "windows": SHORT, "report": UNTRAINED}
+    return loaded(runs, **merged(sections, changes))
+
+
+def message_of_scratch(runs=None, **changes):
+    with pytest.raises(SettingsError) as caught:
+        scratch(runs, **changes)
+    return str(caught.value)
+
+
+def test_a_model_drawn_anew_has_bert_bases_sizes_unless_told_otherwise():
+    base = scratch(model={"base": {"positions": 512}}).model.base
+    assert (base.layers, base.heads, base.hidden_size, base.feed_forward, base.positions) == (12, 12, 768, 3072, 512)
+    assert (base.hidden_dropout, base.attention_dropout, base.initializer_range) == (0.1, 0.1, 0.02)
+
+
+def test_heads_must_share_the_vector():
+    message = message_of_scratch(model={"base": {"heads": 5, "hidden_size": 32}})
+    assert message == (
+        "config.yaml model.base: hidden_size must be a multiple of heads, found 32 and 5. Set hidden_size: 30."
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("layers", 0), ("heads", 0), ("hidden_size", 4), ("feed_forward", 1), ("positions", 8), ("hidden_dropout", 1.0),
+     ("attention_dropout", -0.1), ("initializer_range", 0.0), ("activation", "swish")],
+)  # fmt: skip
+def test_a_size_out_of_range_is_refused(key, value):
+    assert f"config.yaml model.base.{key}: expected" in message_of_scratch(model={"base": {key: value}})
+
+
+def test_a_misspelt_size_is_named_with_the_nearest_one():
+    assert "Did you mean model.base.layers?" in message_of_scratch(model={"base": {"layer": 3}})
+
+
+@pytest.mark.parametrize("mode", ["keep", "extend"])
+def test_a_model_drawn_anew_needs_a_learnt_vocabulary(mode):
+    message = message_of_scratch(tokenizer={"mode": mode})
+    assert message.startswith("config.yaml tokenizer.mode: expected train with model.base.kind scratch")
+    assert len(message.splitlines()) == 1
+
+
+def test_a_learnt_vocabulary_needs_a_model_drawn_anew():
+    message = message_of(tokenizer=TRAIN)
+    assert message.startswith(
+        "config.yaml tokenizer.mode: train learns a new vocabulary, for which model.base.kind path"
+    )
+    assert "Set model.base.kind: scratch, or tokenizer.mode: extend or keep." in message
+    assert message_of({"a": {"tokenizer": TRAIN}}).startswith("config.yaml runs.a.tokenizer.mode: train learns")
+
+
+def test_one_way_to_cut_lines_serves_all_runs():
+    message = message_of_scratch({"a": {"tokenizer": {"lower_case": False}}})
+    assert message.startswith("config.yaml runs.a.tokenizer.lower_case: lines are cut once for all runs.")
+    assert scratch({"a": {"tokenizer": {"vocabulary_size": 500}}}).variant_of("a")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"windows": {"max_length": 129}},
+            "windows.max_length must be model.base.positions at most, found 129 and 128",
+        ),
+        ({"texts": {"max_tokens": 127}}, "texts.max_tokens must be model.base.positions - 2 at most"),
+        (
+            {"model": {"average_with_base": 0.2}},
+            "model.average_with_base must be 0 where the start model is drawn anew",
+        ),
+    ],
+)
+def test_what_does_not_fit_a_model_drawn_anew_is_refused(changes, told):
+    assert told in message_of_scratch(**changes)
+
+
+def test_what_just_fits_a_model_drawn_anew_is_accepted():
+    scratch(windows={"max_length": 128}, texts={"max_tokens": 126})
+
+
+def test_what_is_drawn_in_place_of_a_base_is_called_untrained():
+    assert scratch().baseline_names == ("untrained", "frequency", "char_ngrams", "ppmi_svd")
+    assert loaded().baseline_names[0] == "base"
+    assert scratch().evaluations_beside("final")["untrained"] == "results/baselines/untrained/evaluation.json"
+    assert "expected untrained, frequency" in message_of_scratch(report={"compare_with": ["base"]})
+    assert "expected base, frequency" in message_of(report={"compare_with": ["untrained"]})
+    for name in ("base", "untrained", "frequency"):
+        assert f"runs.{name}: the name {name} means a baseline" in message_of_scratch({name: {}})
+        assert f"runs.{name}: the name {name} means a baseline" in message_of({name: {}})
+
+
+CHAIN = {"final": {"model": {"start": "pretrain", "average_with_base": 0.3}}, "pretrain": {}}
+
+
+def test_a_run_may_start_from_another_one():
+    found = scratch(CHAIN)
+    assert [found.start_of(run) for run in ("final", "final@3", "pretrain")] == ["results/runs/pretrain/final"] * 2 + [
+        ""
+    ]
+    assert found.untrained_run == "pretrain"
+    assert [found.told_start_of(run) for run in ("final", "pretrain")] == ["run pretrain", "untrained model"]
+    assert loaded().told_start_of("final") == "base model"
+    assert loaded({"a": {}, "b": {"model": {"start": "a"}}}).start_of("b") == "results/runs/a/final"
+
+
+def test_the_pooling_of_a_start_is_that_of_the_run_it_comes_from():
+    runs = {"final": {"model": {"start": "pretrain", "pooling": "mean"}}, "pretrain": {"model": {"pooling": "cls"}}}
+    found = scratch(runs)
+    assert [found.start_pooling_of(run) for run in ("final", "pretrain")] == ["cls", "cls"]
+    assert found.base_pooling == "cls"
+    assert loaded(runs).base_pooling == loaded(runs).start_pooling_of("pretrain") == "mean"
+
+
+def test_the_start_decides_the_start_model():
+    runs = {"a": {}, "b": {"model": {"start": "a"}}}
+    found = loaded(runs)
+    assert found.model_of("a").of_start() != found.model_of("b").of_start()
+
+
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ({"a": {"model": {"start": "b"}}}, "config.yaml runs.a.model.start: expected a name of runs (a), found 'b'."),
+        ({"a": {"model": {"start": "a"}}}, "runs start from each other: a from a. Let one start from the base."),
+        (
+            {"a": {"model": {"start": "b"}}, "b": {"model": {"start": "c"}}, "c": {"model": {"start": "a"}}},
+            "config.yaml runs.a.model.start: runs start from each other: a from b from c from a.",
+        ),
+        (
+            {"a": {"model": {"start": "b"}, "tokenizer": {"min_count": 3}}, "b": {}},
+            "config.yaml runs.a.tokenizer: expected the settings of runs.b, from which the run starts",
+        ),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(runs, told):
+    assert told in message_of(runs)
+
+
+def test_a_run_that_leads_into_a_circle_ends_the_search():
+    runs = {"x": {"model": {"start": "a"}}, "a": {"model": {"start": "b"}}, "b": {"model": {"start": "a"}}}
+    lines = message_of(runs).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "config.yaml runs.a.model.start",
+        "config.yaml runs.b.model.start",
+    ]
+
+
+def test_a_start_for_all_runs_would_be_a_start_from_itself():
+    assert "runs start from each other: final from final" in message_of(model={"start": "final"})

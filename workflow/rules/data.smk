@@ -92,6 +92,10 @@ rule base:
         "commbert base --source {params.source:q} --out {output.folder} --log {log.text} --usage {log.usage}"
 
 
+# A model that is drawn anew has no base, and a tokenizer that is learnt: who asks for the base gets nothing then.
+BASE = rules.base.output.folder if CONFIG.has_base else []
+
+
 rule ingest:
     input:
         fetched=lambda wildcards: expand(
@@ -152,7 +156,7 @@ rule corpus:
 
 rule lex:
     input:
-        base=rules.base.output.folder,
+        base=BASE,
         lines=rules.ingest.output.lines,
     output:
         folder=directory("results/lex/{shard}"),
@@ -165,9 +169,14 @@ rule lex:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.words.of_lines().as_json(),
+        cut=(
+            f"--base {BASE}"
+            if CONFIG.has_base
+            else f"--{'lower' if CONFIG.tokenizer.lower_case else 'keep'}-case"
+        ),
         code=code_digest("commbert.stages.lex"),
     shell:
-        "commbert lex --settings {params.settings:q} --base {input.base} --lines {input.lines} --out {output.folder} "
+        "commbert lex --settings {params.settings:q} {params.cut} --lines {input.lines} --out {output.folder} "
         "--threads {threads} --log {log.text} --usage {log.usage}"
 
 
@@ -199,7 +208,7 @@ rule words:
 
 rule tokenizer:
     input:
-        base=rules.base.output.folder,
+        base=BASE,
         files=rules.corpus.output.files,
         shards=rules.corpus.output.shards,
         lexed=rules.words.input.lexed,
@@ -218,10 +227,11 @@ rule tokenizer:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: VARIANTS[wildcards.variant].tokenizer.as_json(),
+        base=f"--base {BASE}" if CONFIG.has_base else "",
         lexed=expand("--lexed=results/lex/{shard}", shard=SHARDS),
         code=code_digest("commbert.stages.tokenizer"),
     shell:
-        "commbert tokenizer --settings {params.settings:q} --base {input.base} --files {input.files} "
+        "commbert tokenizer --settings {params.settings:q} {params.base} --files {input.files} "
         "--shards {input.shards} {params.lexed:q} --corpus-words {input.words} --english {input.english} "
         "--tokenizer-out {output.folder} --words-out {output.words} --receipts-out {output.receipts} "
         "--threads {threads} --log {log.text} --usage {log.usage}"

@@ -1,7 +1,6 @@
-# Measuring: the untouched base model, baselines and runs answer the same questions, on the test split (evaluation.json,
+# Measuring: the untouched base model (or the untrained one that is drawn in its place), baselines and runs answer the same questions, on the test split (evaluation.json,
 # what is reported) or on the validation split (validation.json, what settings are chosen by).
-from commbert.settings.config import BASELINES
-
+BASELINES = CONFIG.baseline_names
 SPLIT_OF = dict(evaluation="test", validation="validation")
 
 
@@ -54,27 +53,27 @@ rule evaluate_base:
     input:
         **WORD_TABLES,
         **OWN_TABLES,
-        model=rules.base.output.folder,
+        model=BASE or expand(rules.model.output.folder, run=CONFIG.untrained_run),
         windows=lambda wildcards: expand(
             getattr(rules.list_windows.output, SPLIT_OF[wildcards.on]), **SHARED
         ),
         train_windows=expand(rules.list_windows.output.train, **SHARED),
         tokenizer=expand(rules.tokenizer.output.folder, **SHARED),
     output:
-        evaluation="results/baselines/base/{on}.json",
-        scores="results/baselines/base/{on}.scores.parquet",
+        evaluation=f"results/baselines/{BASELINES[0]}/{{on}}.json",
+        scores=f"results/baselines/{BASELINES[0]}/{{on}}.scores.parquet",
     log:
-        text="results/logs/{on}.base.log",
-        usage="results/logs/{on}.base.usage.json",
+        text=f"results/logs/{{on}}.{BASELINES[0]}.log",
+        usage=f"results/logs/{{on}}.{BASELINES[0]}.usage.json",
     benchmark:
-        "results/benchmarks/{on}.base.tsv"
+        f"results/benchmarks/{{on}}.{BASELINES[0]}.tsv"
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
         settings=lambda wildcards: CONFIG.evaluation.as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
-        subject=lambda wildcards, input: f"--model {input.model} --pooling {CONFIG.model.pooling}",
+        subject=lambda wildcards, input: f"--model {input.model} --pooling {CONFIG.base_pooling}",
         code=code_digest("commbert.stages.evaluate"),
     shell:
         EVALUATE

@@ -1,9 +1,14 @@
-# The words of a run: neighbours beside the base model, vectors for other programs, a map.
+# The words of a run: neighbours beside the model that it started from, vectors for other programs, a map.
 
 
 rule explore_run:
     input:
-        base=rules.base.output.folder,
+        # Unless the run starts from another one, the base as it was before its embeddings grew.
+        base=lambda wildcards: (
+            CONFIG.start_of(wildcards.run)
+            or BASE
+            or expand(rules.model.output.folder, run=name_and_seed(wildcards.run)[0])
+        ),
         model=rules.average_run.output.final,
         words=lambda wildcards: expand(
             rules.tokenizer.output.words, variant=CONFIG.variant_of(wildcards.run)
@@ -42,7 +47,8 @@ rule explore_run:
     params:
         # Functions: braces in a value are no wildcards.
         settings=lambda wildcards: CONFIG.explore.as_json(),
-        base_pooling=CONFIG.model.pooling,
+        base_pooling=lambda wildcards: CONFIG.start_pooling_of(wildcards.run),
+        base_name=lambda wildcards: CONFIG.told_start_of(wildcards.run),
         pooling=lambda wildcards: CONFIG.model_of(wildcards.run).pooling,
         telling=lambda wildcards: [
             f"--telling={word}" for word in CONFIG.evaluation.telling_words
@@ -52,7 +58,7 @@ rule explore_run:
         templates=templates_digest(),
     shell:
         "commbert explore --settings {params.settings:q} --run {wildcards.run} --base {input.base} "
-        "--base-pooling {params.base_pooling} --model {input.model} --pooling {params.pooling} {params.telling:q} "
+        "--base-pooling {params.base_pooling} --base-name {params.base_name:q} --model {input.model} --pooling {params.pooling} {params.telling:q} "
         "--words {input.words} --corpus-words {input.corpus_words} --files {input.files} --shards {input.shards} "
         "{params.lexed:q} --vectors-out {output.vectors} --projector-vectors-out {output.projector_vectors} "
         "--projector-metadata-out {output.projector_metadata} --word2vec-out {output.word2vec} "

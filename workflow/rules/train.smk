@@ -5,7 +5,8 @@ from commbert.settings.runs import name_and_seed
 
 rule model:
     input:
-        base=rules.base.output.folder,
+        # The base, another run that this one starts from, or nothing.
+        base=lambda wildcards: CONFIG.start_of(wildcards.run) or BASE,
         tokenizer=lambda wildcards: expand(
             rules.tokenizer.output.folder, variant=CONFIG.variant_of(wildcards.run)
         ),
@@ -20,9 +21,10 @@ rule model:
         "../envs/commbert.yaml"
     params:
         settings=lambda wildcards: CONFIG.model_of(wildcards.run).of_start().as_json(),
+        base=lambda wildcards, input: f"--base {input.base}" if input.base else "",
         code=code_digest("commbert.stages.model"),
     shell:
-        "commbert model --settings {params.settings:q} --base {input.base} --tokenizer {input.tokenizer} "
+        "commbert model --settings {params.settings:q} {params.base} --tokenizer {input.tokenizer} "
         "--out {output.folder} --log {log.text} --usage {log.usage}"
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from commbert.cli.options import In, Ins, Log, Out, Runtime, Settings, Threads, Usage, app, parsed, run_stage
+from commbert.cli.options import Base, In, Ins, Log, Out, Runtime, Settings, Threads, Usage, app, parsed, run_stage
 from commbert.settings.baselines import BaselineKind
 
 
@@ -120,9 +120,10 @@ def corpus(
 @app.command()
 def lex(
     settings: Settings,
-    base: In,
     lines: In,
     out: Out,
+    base: Base = None,
+    lower_case: Annotated[bool, typer.Option("--lower-case/--keep-case", help="Where there is no base.")] = True,
     threads: Threads = 1,
     log: Log = None,
     usage: Usage = None,
@@ -133,7 +134,8 @@ def lex(
         from commbert.settings.words import WordSettings
         from commbert.stages import lex as stage
 
-        return stage.run(parsed(WordSettings, settings, "words"), base=base, lines=lines, out=out)
+        section = parsed(WordSettings, settings, "words")
+        return stage.run(section, base=base, lower_case=lower_case, lines=lines, out=out)
 
     run_stage("lex", log, usage, work, threads)
 
@@ -173,7 +175,6 @@ def words(
 @app.command()
 def tokenizer(
     settings: Settings,
-    base: In,
     files: In,
     shards: In,
     lexed: Ins,
@@ -182,11 +183,12 @@ def tokenizer(
     tokenizer_out: Out,
     words_out: Out,
     receipts_out: Out,
+    base: Base = None,
     threads: Threads = 1,
     log: Log = None,
     usage: Usage = None,
 ) -> None:
-    """Grow the tokenizer by words of the code and prove it."""
+    """Grow the tokenizer by words of the code, or learn one, and prove it."""
 
     def work() -> Any:
         from commbert.settings.tokenizer import TokenizerSettings

@@ -33,6 +33,7 @@ Usage = Annotated[
 ]
 In = Annotated[Path, typer.Option(help="Input.")]
 Ins = Annotated[list[Path], typer.Option(help="Input; given once for each shard, in order.")]
+Base = Annotated[Path | None, typer.Option(help="Folder of the base model; none for a model that is drawn anew.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads of the libraries.")]
 Out = Annotated[Path, typer.Option(help="Output.")]
 RUNTIME = "COMMBERT_RUNTIME"

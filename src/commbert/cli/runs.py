@@ -9,14 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from commbert.artifacts import write_json
-from commbert.cli.options import In, Log, Out, Runtime, Settings, Usage, app, parsed, run_stage
+from commbert.cli.options import Base, In, Log, Out, Runtime, Settings, Usage, app, parsed, run_stage
 from commbert.errors import EXIT_STOPPED, SettingsError
 from commbert.monitoring import usable_threads
 
 
 @app.command()
-def model(settings: Settings, base: In, tokenizer: In, out: Out, log: Log = None, usage: Usage = None) -> None:
-    """Grow the base model's embeddings to the tokenizer."""
+def model(settings: Settings, tokenizer: In, out: Out, base: Base = None, log: Log = None, usage: Usage = None) -> None:
+    """Grow the base model's embeddings to the tokenizer, or draw a model anew."""
 
     def work() -> Any:
         from commbert.settings.model import ModelSettings
@@ -287,8 +287,10 @@ def sweep(
             )
             for name, (changes, names) in _rows_of(plan).items()
         }
-        if "base" not in (other or []):
-            raise SettingsError("--other: expected base among the baselines, found none. Give --other base.")
+        if not {"base", "untrained"} & {*(other or [])}:
+            raise SettingsError(
+                "--other: expected base or untrained among the baselines, found none. Give --other base."
+            )
         reference = next(iter(rows))
         return stage.run(
             parsed(EvaluationSettings, settings, "evaluation"),

@@ -57,6 +57,10 @@ def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Line]:
     tokenizer, added = config["tokenizer"], data["receipts"]["entries_added"]
     if tokenizer["mode"] == "keep":
         yield Line("new entries", "tokenizer.mode", "keep: none", f"{added:,}", AS_ASKED if not added else DIFFERS)
+    elif tokenizer["mode"] == "train":
+        most = tokenizer["vocabulary_size"]
+        verdict = AS_ASKED if added <= most else DIFFERS
+        yield Line("entries", "tokenizer.vocabulary_size", f"{most:,} at most", f"{added:,}", verdict)
     else:
         most = tokenizer["max_new_words"]
         verdict = AS_ASKED if added <= most else DIFFERS

@@ -175,4 +175,12 @@ def _provenance(sources: Sources) -> dict[str, Any]:
 
 def reproducing_settings(context: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of the run as a configuration file that is laid over ``config.yaml``."""
-    return {**context["settings"], "runs": {context["run"].partition("@")[0]: {}}}
+    name = context["run"].partition("@")[0]
+    settings, model = dict(context["settings"]), context["settings"]["model"]
+    starts = settings.pop("runs", {})
+    if not starts:
+        return {**settings, "runs": {name: {}}}
+    # What belongs to this run alone must not reach the runs that come before it.
+    own = {key: model[key] for key in ("start", "average_with_base")}
+    settings["model"] = {**model, "start": None, "average_with_base": 0.0}
+    return {**settings, "runs": {**starts, name: {"model": own}}}

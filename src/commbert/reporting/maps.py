@@ -37,13 +37,14 @@ _OFFSETS = tuple((dx, dy) for d in (5, 10, 16) for dx, dy in ((d, 0), (-d, 0), (
 """Where a label may stand, in points from its word; the nearest free place is taken."""
 
 
-def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: str) -> str:
+def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: str, base: str = "base model") -> str:
     """Return the map as SVG with a title and a description of its own.
 
     Args:
         words: As in map.json, those to be named first come first: word, area (a number), base and run (x, y).
         areas: Names of the areas, the largest first; all beyond the seventh share a mark.
         run: Name of the run.
+        base: What the model that it started from is called.
     """
     area = np.array([w["area"] for w in words], np.int64)
     with mpl.rc_context({**STYLE, "axes.grid": False}), warnings.catch_warnings():
@@ -56,7 +57,7 @@ def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: st
         figure = Figure(figsize=(2.08 * _PANEL_INCHES, height))
         panels = figure.subplots(1, 2)
         figure.subplots_adjust(left=0.01, right=0.99, bottom=foot / height, top=1 - 0.3 / height, wspace=0.035)
-        for axes, key, title in zip(panels, ("base", "run"), ("base model", f"run {run}"), strict=True):
+        for axes, key, title in zip(panels, ("base", "run"), (base, f"run {run}"), strict=True):
             at = np.array([w[key] for w in words], np.float64)
             _draw(axes, at, area, names)
             axes.set_title(one_line(title), fontsize=11)
@@ -77,9 +78,10 @@ def map_figure(words: Sequence[dict[str, Any]], areas: Sequence[str], *, run: st
     n = len(words)
     return _described(
         picture,
-        f"Map of {n} words under the base model and under run {one_line(run)}",
+        f"Map of {n} words under the {one_line(base)} and under run {one_line(run)}",
         "Each dot is a word, in the colour and shape of the directory that most of its lines are in; words that a "
-        "model holds to be alike stand together. Left the base model, right the run; the axes have no unit.",
+        "model holds to be alike stand together. Left the model that training "
+        "started from, right the run; the axes have no unit.",
     )
 
 

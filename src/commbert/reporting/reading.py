@@ -33,6 +33,8 @@ def read_metrics(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]
 
 _WHOLE = frozenset(("base", "corpus", "words", "tokenizer", "list-windows", "pairs", "texts", "acronyms", "functions"))
 """Stages of one job for all runs that share its tables."""
+_OF_MODEL = frozenset(("model", "train", "average"))
+"""Stages that make the model of a run."""
 _OF_SHARDS = frozenset(("ingest", "lex", "windows", "draw"))
 """Stages of one job for each shard."""
 
@@ -45,6 +47,7 @@ def read_usage(
     cost: CostSettings,
     *,
     sources: Collection[str],
+    starts: Collection[str] = (),
     own_folder: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Return the usage of the stages behind a run's report, in the order in which they began.
@@ -61,6 +64,7 @@ def read_usage(
         shards: Names of the shards.
         cost: The section ``report.cost``.
         sources: Names of the sources.
+        starts: Runs that this one starts from: making their models served this one.
         own_folder: Where the stages of tables that this run does not share leave theirs. The shared tables are needed
             too: everything is measured on them.
     """
@@ -72,12 +76,13 @@ def read_usage(
             subject, _, node = subject.partition(".node")
             if node:
                 continue  # read with the record of the first machine
+            made_it = subject == run or (subject in starts and stage in _OF_MODEL)
             if stage in _OF_SHARDS and subject in shards:
                 of_shards.setdefault(stage, []).append(read_json(path))
             elif (stage == "fetch" and subject in sources) or (not subject and stage in _WHOLE):
                 found.append(_record(f"{stage} {subject}".strip() + mark, "run", [read_json(path)], cost))
-            elif stage not in ("report", "release", "fetch") and subject in {run, "base", *others}:
-                serves = "run" if subject == run else "comparison"
+            elif stage not in ("report", "release", "fetch") and (made_it or subject in {run, "base", *others}):
+                serves = "run" if made_it else "comparison"
                 nodes = sorted(path.parent.glob(f"{stage}.{subject}.node*.usage.json"))
                 found.append(_record(f"{stage} {subject}", serves, [read_json(path)], cost, nodes=nodes))
         for stage, jobs in of_shards.items():

@@ -13,11 +13,12 @@ from commbert.settings.baselines import BaselinesSettings
 from commbert.settings.corpus import CorpusSettings
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.explore import ExploreSettings
-from commbert.settings.model import ModelSettings
+from commbert.settings.model import ModelSettings, ScratchModel
 from commbert.settings.pairs import PairsSettings
 from commbert.settings.report import ReportSettings
 from commbert.settings.runs import CHANGEABLE, DataSettings, RunSettings, name_and_seed, overridden
 from commbert.settings.runtime import RuntimeSettings
+from commbert.settings.starts import problems_of_starts
 from commbert.settings.sweep import SweepSettings
 from commbert.settings.texts import TextsSettings
 from commbert.settings.tokenizer import TokenizerSettings
@@ -25,8 +26,8 @@ from commbert.settings.training import TrainingSettings
 from commbert.settings.windows import WindowsSettings
 from commbert.settings.words import WordsSettings
 
-BASELINES = ("base", "frequency", "char_ngrams", "ppmi_svd")
-"""What is measured beside the runs: the untouched base model, and rules and vectors without a language model."""
+RULES = ("frequency", "char_ngrams", "ppmi_svd")
+"""What is measured beside the runs without a language model."""
 
 S = TypeVar("S", bound=Section)
 M = TypeVar("M", bound=BaseModel)
@@ -96,17 +97,73 @@ class Config(Section):
         return self.data_of(run).folder_beside(DataSettings(self.tokenizer, self.windows, self.pairs, self.texts))
 
     @property
+    def has_base(self) -> bool:
+        """Return whether there is a base model, and with it a tokenizer that is not learnt from the corpus."""
+        return not isinstance(self.model.base, ScratchModel)
+
+    @property
+    def baseline_names(self) -> tuple[str, ...]:
+        """Return what is measured beside the runs: the untouched base model, or what is drawn in its place, first."""
+        return ("base" if self.has_base else "untrained", *RULES)
+
+    def start_of(self, run: str) -> str:
+        """Return the folder of the model of another run that the run starts from; nothing if it starts from none."""
+        start = self.model_of(run).start
+        return f"results/runs/{start}/final" if start else ""
+
+    def starts_of(self, run: str) -> list[str]:
+        """Return the runs that came before this one, the nearest first: the one that it starts from, and so on."""
+        return [] if (start := self.model_of(run).start) is None else [start, *self.starts_of(start)]
+
+    def told_start_of(self, run: str) -> str:
+        """Return what the run starts from, in words."""
+        start = self.model_of(run).start
+        return f"run {start}" if start else "base model" if self.has_base else "untrained model"
+
+    def start_pooling_of(self, run: str) -> str:
+        """Return how the model that the run starts from is read."""
+        model = self.model_of(run)
+        return (
+            self.model_of(model.start).pooling
+            if model.start
+            else self.model.pooling
+            if self.has_base
+            else model.pooling
+        )
+
+    @property
+    def untrained_run(self) -> str:
+        """Return the run whose start model is measured as ``untrained``: the first one that starts from no other."""
+        return next(run for run in self.runs if self.model_of(run).start is None)
+
+    @property
+    def base_pooling(self) -> str:
+        """Return how the untouched base model, or the untrained one, is read."""
+        return self.model.pooling if self.has_base else self.model_of(self.untrained_run).pooling
+
+    @property
     def variants(self) -> dict[str, DataSettings]:
         """Return the settings of all data tables by what stands in their paths; the shared ones first."""
         shared = DataSettings(self.tokenizer, self.windows, self.pairs, self.texts)
         return {"": shared} | {self.variant_of(run): self.data_of(run) for run in self.runs}
 
     def settings_of(self, run: str) -> str:
-        """Return all settings of a run that decide its result, as JSON: what its report prints."""
+        """Return all settings of a run that decide its result, as JSON: what its report prints.
+
+        ``runs`` holds those of the runs that it starts from, the nearest first.
+        """
         whole = self.model_dump(mode="json", exclude={"runtime", "runs", "sweep"})
-        own = {**vars(self.data_of(run)), "model": self.model_of(run), "training": self.training_of(run)}
-        whole |= {name: section.model_dump(mode="json") for name, section in own.items()}
+        whole |= self._sections_of(run)
+        starts = {name: self._sections_of(name) for name in self.starts_of(run)}
+        for sections in starts.values():
+            del sections["model"]["base"]  # one for all runs
+        if starts:
+            whole["runs"] = starts
         return json.dumps(whole, sort_keys=True, separators=(",", ":"))
+
+    def _sections_of(self, run: str) -> dict[str, Any]:
+        own = {**vars(self.data_of(run)), "model": self.model_of(run), "training": self.training_of(run)}
+        return {name: section.model_dump(mode="json") for name, section in own.items()}
 
     @property
     def main_runs(self) -> list[str]:
@@ -132,7 +189,8 @@ class Config(Section):
         """Return the evaluation of each column and system beside a run in its report."""
         names = [name for name in self.report.beside if name != run]
         return {
-            name: f"results/{'baselines' if name in BASELINES else 'runs'}/{name}/evaluation.json" for name in names
+            name: f"results/{'baselines' if name in self.baseline_names else 'runs'}/{name}/evaluation.json"
+            for name in names
         }
 
     @property
@@ -151,6 +209,10 @@ def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
         raise SettingsError(f"{where}: __use_yte__ is refused: it would run code from the file. Remove that line.")
     config = _checked(Config, _without_removed(raw), where, "")
     lines = [*_problems_of_runs(config, where), *_problems_of_names(config, where)]
+    if not lines:
+        models = {run: config.model_of(run) for run in config.runs}
+        data = {run: config.data_of(run) for run in config.runs}
+        lines = list(problems_of_starts(config.model, config.tokenizer, models, data, where))
     if lines:
         raise SettingsError("\n".join(lines))
     return config
@@ -171,9 +233,9 @@ def _problems_of_names(config: Config, where: str) -> Iterator[str]:
     names = ", ".join(config.runs)
     for key in ("compare_with", "systems"):
         for name in getattr(config.report, key):
-            if name not in BASELINES and name not in config.runs:
+            if name not in config.baseline_names and name not in config.runs:
                 yield (
-                    f"{where} report.{key}: expected {', '.join(BASELINES)} or a name of runs ({names}), "
+                    f"{where} report.{key}: expected {', '.join(config.baseline_names)} or a name of runs ({names}), "
                     f"found {name!r}. Remove it or add the run."
                 )
     if config.sweep.reference is not None and config.sweep.reference not in config.runs:
@@ -183,7 +245,7 @@ def _problems_of_names(config: Config, where: str) -> Iterator[str]:
             f"{where} runs: expected at least one run that is no ablation, found none. "
             "Write final: {} (null takes a run away)."
         )
-    for name in BASELINES:
+    for name in ("base", "untrained", *RULES):
         if name in config.runs:
             yield f"{where} runs.{name}: the name {name} means a baseline. Choose another name."
 

@@ -1,8 +1,8 @@
 """Settings of the stages ``base`` (fetch the base model) and ``model`` (grow its embeddings)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from commbert.settings.base import Fraction, Name, Section, Seed, Sha256
 
@@ -42,7 +42,41 @@ class HubModel(Section):
     """Commit of the repository, 40 hexadecimal digits: a branch name would change under you."""
 
 
-BaseModelSource = Annotated[WheelModel | PathModel | HubModel, Field(discriminator="kind")]
+class ScratchModel(Section):
+    """No base model: a BERT of these sizes whose weights are drawn anew; needs ``tokenizer.mode: train``."""
+
+    kind: Literal["scratch"]
+    """What the source is."""
+    layers: Annotated[int, Field(ge=1, le=96)] = 12
+    """Layers of the encoder. All defaults are those of BERT-base (Devlin et al. 2019, section 3)."""
+    heads: Annotated[int, Field(ge=1, le=256)] = 12
+    """Attention heads of a layer; ``hidden_size`` is a multiple."""
+    hidden_size: Annotated[int, Field(ge=8, le=16_384)] = 768
+    """Numbers of a token's vector in each layer."""
+    feed_forward: Annotated[int, Field(ge=8, le=65_536)] = 3072
+    """Numbers between the two products of a layer's feed-forward network; 4 times ``hidden_size`` is usual."""
+    positions: Annotated[int, Field(ge=16, le=8192)] = 512
+    """Longest text in tokens, [CLS] and [SEP] counted."""
+    activation: Literal["gelu", "gelu_new", "relu"] = "gelu"
+    """Of the feed-forward network; ``gelu_new`` is its approximation by tanh."""
+    hidden_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Dropout of embeddings and of the outputs within a layer, where ``training.hidden_dropout`` is null."""
+    attention_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Dropout of attention weights, where ``training.attention_dropout`` is null."""
+    initializer_range: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    """Standard deviation of the normal distribution that matrices and embeddings are drawn from."""
+
+    @model_validator(mode="after")
+    def _heads_share_the_vector(self) -> Self:
+        if self.hidden_size % self.heads:
+            raise ValueError(
+                f"hidden_size must be a multiple of heads, found {self.hidden_size} and {self.heads}. "
+                f"Set hidden_size: {max(1, self.hidden_size // self.heads) * self.heads}"
+            )
+        return self
+
+
+BaseModelSource = Annotated[WheelModel | PathModel | HubModel | ScratchModel, Field(discriminator="kind")]
 
 
 class ModelSettings(Section):
@@ -50,6 +84,9 @@ class ModelSettings(Section):
 
     base: BaseModelSource
     """Where the base model comes from; one base for all runs."""
+    start: Name | None = None
+    """Name of another run of this configuration whose ``final/`` this run starts from instead of the base, for example
+    a joint run after a pretraining; null = the base. Both have the same tokenizer."""
     embedding_init: Literal["piece_mean", "normal"] = "piece_mean"
     """Rows of new tokens: mean of the pieces they replace (keeps sentence vectors at cosine 0.84), or N(0, 0.02)."""
     pooling: Literal["mean", "cls"] = "mean"
@@ -59,7 +96,7 @@ class ModelSettings(Section):
     as before. Between, what training forgets of the base is kept in part (Wortsman et al. 2022, arXiv:2109.01903). The
     MLM head has no trained base, so its own parameters stay as trained. Changing it trains nothing anew."""
     seed: Seed = 17
-    """Draws what the base model lacks (an MLM head, a pooler)."""
+    """Draws what the base model lacks (an MLM head, a pooler), with ``kind: scratch`` all weights."""
 
     def of_start(self) -> "ModelSettings":
         """Return what the start model depends on; the rest comes after training."""

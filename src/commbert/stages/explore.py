@@ -78,6 +78,7 @@ def run(
     *,
     base: ExploredModel,
     model: ExploredModel,
+    base_name: str = "base model",
     telling: Sequence[str],
     device: str,
     data: ExploreInputs,
@@ -90,6 +91,7 @@ def run(
         name: Name of the run.
         base: What the run started from.
         model: What it became.
+        base_name: What ``base`` is called: base model, untrained model, run NAME.
         telling: Words to show without asking (``evaluation.telling_words``).
         device: As in ``runtime.device``.
         data: The tables.
@@ -114,6 +116,7 @@ def run(
         "n_not_plain": n_not_plain,
         "pooling": {key: m.pooling for key, m in models.items()},
         "models": {key: sha256_file(m.folder / _WEIGHTS) for key, m in models.items()},
+        "base_name": base_name,
         "commit": commit() or "unknown",
     }
     summary = {
@@ -124,7 +127,7 @@ def run(
         "dims": vectors["run"].shape[1],
         "models_sha256": facts["models"],
         "page": _write_page(name, words, nearest, facts, out.page),
-        "map": _write_map(settings, name, words, vectors, out),
+        "map": _write_map(settings, (base_name, name), words, vectors, out),
         "settings": settings.model_dump(mode="json"),
         "inputs": inputs,
         "environment": environment(),
@@ -203,7 +206,7 @@ def _write_page(
 
 def _write_map(
     settings: ExploreSettings,
-    name: str,
+    names: tuple[str, str],
     words: _Words,
     vectors: Mapping[str, NDArray[np.float32]],
     out: ExploreOutputs,
@@ -224,6 +227,6 @@ def _write_map(
         for i, row in enumerate(rows)
     ]
     told = {"trustworthiness": {"base": base.trustworthiness, "run": of_run.trustworthiness}, "seed": settings.seed}
-    write_json(out.map, {**told, "run": name, "areas": list(words.areas), "words": placed})
-    write_text(out.figure, map_figure(placed, words.areas, run=name))
+    write_json(out.map, {**told, "base_name": names[0], "run": names[1], "areas": list(words.areas), "words": placed})
+    write_text(out.figure, map_figure(placed, words.areas, run=names[1], base=names[0]))
     return {**told, "words": len(placed)}

@@ -18,25 +18,29 @@ from commbert.text.interning import Interning
 from commbert.text.words import LineCodes, words_of_lines
 from commbert.tokenization.encoding import load_tokenizer
 from commbert.tokenization.lexing import Lexer
+from commbert.tokenization.vocabulary import bert_cutter
 
 _LINES_AT_ONCE = 40_000
 """Larger pieces leave the processor's cache."""
 
 
-def run(settings: WordSettings, *, base: Path, lines: Path, out: Path) -> dict[str, Any]:
+def run(
+    settings: WordSettings, *, base: Path | None, lower_case: bool = True, lines: Path, out: Path
+) -> dict[str, Any]:
     """Find words and pre-tokens.
 
     Args:
         settings: What a word is.
-        base: Folder of the base model, whose tokenizer says what a pre-token is.
+        base: Folder of the base model, whose tokenizer says what a pre-token is; None: BERT's own rule.
+        lower_case: Without a base, whether letters lose their case (``tokenizer.lower_case``).
         lines: Table shard/lines.
         out: Becomes a folder with, for words and for pre-tokens: the strings by code, the codes of each line, and how
             often each file holds each.
     """
-    lexer, interning = Lexer(load_tokenizer(base)), Interning()
+    lexer, interning = Lexer(load_tokenizer(base) if base else bert_cutter(lower_case=lower_case)), Interning()
     provenance = {
-        "settings": digest(settings.as_json()),
-        "inputs": digest_of_files([base / "tokenizer.json", lines]),
+        "settings": digest(settings.as_json()) if base else digest(settings.as_json(), str(lower_case)),
+        "inputs": digest_of_files([*([base / "tokenizer.json"] if base else []), lines]),
     }
     with atomic_folder(out, about=provenance) as tmp:
         with ExitStack() as stack:

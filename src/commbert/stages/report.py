@@ -114,6 +114,7 @@ def _sources(name: str, config: str, inputs: ReportInputs) -> Sources:
             set(corpus.shards()),
             cost,
             sources={source.name for source in corpus.sources},
+            starts=list(settings.get("runs", {})),
             own_folder=inputs.own_usage_folder,
         ),
         steps=steps,

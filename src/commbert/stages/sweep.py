@@ -54,13 +54,14 @@ def run(
         settings: The section ``evaluation``: resamples and their seed.
         reference: Name of the run that others are compared with.
         runs: The rows, the reference among them.
-        others: validation.json of what is not trained in seeds: ``base`` and baselines.
+        others: validation.json of what is not trained in seeds: ``base`` (or ``untrained``) and baselines.
         averages: validation.json of the reference averaged with its start model, by the start's share.
         outputs: What becomes of them.
     """
     draws = {name: [_draws(path, settings) for path in row.evaluations] for name, row in runs.items()}
     fixed = {name: [_draws(path, settings)] for name, path in others.items()}
-    base = {key: d.value for key, d in fixed["base"][0].items()}
+    base_name = "base" if "base" in fixed else "untrained"
+    base = {key: d.value for key, d in fixed[base_name][0].items()}
     rows = [_row(name, found, draws[reference], reference, settings) for name, found in (draws | fixed).items()]
     for row in rows:
         swept = runs.get(row["name"])
@@ -76,6 +77,7 @@ def run(
     read = [*(p for row in runs.values() for p in row.evaluations), *others.values(), *averages.values()]
     context = {
         "reference": reference,
+        "base": f"{base_name} model",
         "columns": [vars(figure) for figure in FIGURES],
         "rows": rows,
         "points": points,

@@ -300,7 +300,7 @@ def _write_outputs(
                 **about["summary"],
                 **summary,
                 "run": summary_out.parent.name,
-                "base": _base_name(about["settings"]["base"]),
+                "base": _base_name(about["settings"]),
                 "pooling": context.pooling,
                 "corpus": corpus,
                 "settings": context.settings.model_dump(mode="json"),
@@ -315,5 +315,11 @@ def _write_outputs(
     write_json(summary_out, summary)
 
 
-def _base_name(source: dict[str, Any]) -> str:
+def _base_name(model: dict[str, Any]) -> str:
+    """Return what the start model was made from: a run, an architecture, or the place of a base model."""
+    if model.get("start"):
+        return f"run {model['start']} of the same configuration"
+    source = model["base"]
+    if source["kind"] == "scratch":
+        return "none, all weights were drawn anew"
     return " ".join(str(v) for k, v in source.items() if k not in ("kind", "sha256"))

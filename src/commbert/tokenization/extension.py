@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from commbert.errors import ModelError
@@ -63,9 +64,14 @@ def write_tokenizer(base: Path, out: Path, words: Sequence[str]) -> None:
     (out / "tokenizer.json").write_text(json.dumps(spec, ensure_ascii=False), encoding="utf-8")
     by_id = sorted(vocabulary, key=lambda word: vocabulary[word])
     (out / "vocab.txt").write_text("".join(f"{word}\n" for word in by_id), encoding="utf-8", newline="\n")
+    write_config(out, lower_case=bool(spec["normalizer"]["lowercase"]))
+
+
+def write_config(out: Path, *, lower_case: bool) -> None:
+    """Write tokenizer_config.json of a BERT tokenizer into ``out``."""
     config = {
         "tokenizer_class": "BertTokenizer",
-        "do_lower_case": bool(spec["normalizer"]["lowercase"]),
+        "do_lower_case": lower_case,
         "model_max_length": 512,
         **{f"{name}_token": f"[{name.upper()}]" for name in ("unk", "sep", "pad", "cls", "mask")},
     }
@@ -97,6 +103,20 @@ class Cut:
     after: Pieces
 
 
+def plain_words(counts: pl.DataFrame) -> NDArray[np.bool_]:
+    """Return [n] which pre-tokens are words of held-out lines: plain letters and digits, a letter at least."""
+    return ((counts["n_heldout"] > 0) & counts["word"].str.contains(_ENTRY)).to_numpy()
+
+
+def fertility_of(lengths: NDArray[np.int64], n: NDArray[np.float64]) -> dict[str, float]:
+    """Return tokens per word and the share (%) of words of one token; ``n`` words have ``lengths`` tokens."""
+    n_all = max(n.sum(), 1)
+    return {
+        "tokens_per_word": float(n @ lengths) / n_all,
+        "one_token_words_pct": 100 * float(n[lengths == 1].sum()) / n_all,
+    }
+
+
 def receipts(
     base: Tokenizer,
     grown: Tokenizer,
@@ -116,16 +136,12 @@ def receipts(
         counts: Pre-tokens, with n of the training split and n_heldout of the others.
         english: Common English words, of small plain letters, whose new cuts are listed.
     """
-    heldout = ((counts["n_heldout"] > 0) & counts["word"].str.contains(_ENTRY)).to_numpy()
+    heldout = plain_words(counts)
     n_of_word = counts["n_heldout"].to_numpy()[heldout].astype(np.float64)
     codes = cut.interning.codes(counts["word"].to_arrow())
     fertility = {}
     for name, pieces in (("before", cut.before), ("after", cut.after)):
-        lengths = np.diff(pieces.offsets)[codes[heldout]]
-        fertility[name] = {
-            "tokens_per_word": float(n_of_word @ lengths) / max(n_of_word.sum(), 1),
-            "one_token_words_pct": 100 * float(n_of_word[lengths == 1].sum()) / max(n_of_word.sum(), 1),
-        }
+        fertility[name] = fertility_of(np.diff(pieces.offsets)[codes[heldout]], n_of_word)
     english_codes = zip(english, cut.interning.codes_of(list(english)).tolist(), strict=True)
     recut = [(w, b, a) for w, code in english_codes if (b := cut.before[code]) != (a := cut.after[code])]
     trained = np.zeros(grown.get_vocab_size(), np.bool_)
