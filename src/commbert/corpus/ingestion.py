@@ -36,6 +36,8 @@ class IngestedFile:
     """Why the file is not used; empty if it is."""
     encoding: str = ""
     sha256: str = ""
+    split: str = ""
+    """Where its source says that it belongs; empty if it does not."""
     n_lines: int = 0
     n_used_lines: int = 0
     n_blank_lines: int = 0
@@ -72,7 +74,7 @@ def ingest(
     secrets: dict[str, int] = {}
     piece = _Piece()
     for file in files:
-        out.append(IngestedFile(file.path, language_of(file.path), file.n_bytes, file.reason))
+        out.append(IngestedFile(file.path, language_of(file.path), file.n_bytes, file.reason, split=file.split))
         if file.data is not None:
             _read(out[-1], len(out) - 1, file.data, settings, piece)
         if piece.n_chars >= _CHUNK_CHARS:
