@@ -6,21 +6,24 @@ from typing import Any
 
 import tiny
 import tiny_stages
+from commbert.reporting.vectors import VectorFiles
+from commbert.settings.config import load
 from commbert.settings.corpus import CorpusSettings, TableSource
 from commbert.settings.evaluation import EvaluationSettings
+from commbert.settings.explore import ExploreSettings
 from commbert.settings.model import ModelSettings, PathModel
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.tokenizer import TokenizerSettings
 from commbert.settings.training import TrainingSettings
 from commbert.settings.windows import WindowsSettings
 from commbert.settings.words import WordsSettings
-from commbert.stages import average, base, evaluate, model, train
+from commbert.stages import average, base, evaluate, explore, model, report, train
 from commbert.stages.evaluate import EvaluationPaths, ModelSubject
 from commbert.training.data import DataPaths
 from corpus_case import sha256
 
 QA = Path(__file__).parents[1] / "resources" / "examples" / "qa_zh.csv"
-HAN_WORDS = r"\p{Han}|[\p{L}_][\p{L}\p{M}\p{N}_]*"
+HAN_WORDS = r"\p{Han}|[[\p{L}_]--\p{Han}][[\p{L}\p{M}\p{N}_]--\p{Han}]*"
 TRAINING: dict[str, Any] = {
     "objectives": {"mlm": 1.0, "contrastive": 0.0},
     "optimizer": {"learning_rate": 3.0e-3},
@@ -107,7 +110,7 @@ def run_all(at: Path, settings: tiny_stages.DataSettings, raw: Path, **training:
         acronyms=data.acronyms["acronyms_out"],
         **{name: tiny_stages.RESOURCES / file for name, file in tiny_stages.OWN.items()},
     )
-    for name, folder in (("final", at / "model"), ("base", at / "start")):
+    for name, folder in (("final", at / "model"), ("base_evaluation", at / "start")):
         evaluate.run(
             EVALUATION,
             subject=ModelSubject(folder, "mean", True, "cpu"),
@@ -117,3 +120,55 @@ def run_all(at: Path, settings: tiny_stages.DataSettings, raw: Path, **training:
             scores_out=at / name / "evaluation.scores.parquet",
         )
     return data
+
+
+def report_of(at: Path, data: tiny_stages.Data, settings: tiny_stages.DataSettings) -> dict[str, Path]:
+    """Write the pages of the words and the report of a run that ``run_all`` made; return the report's files."""
+    sections = {name: getattr(settings, name).model_dump(mode="json") for name in ("corpus", "words", "windows")}
+    raw = {
+        **sections,
+        "tokenizer": settings.tokenizer.model_dump(mode="json"),
+        "model": {"base": {"kind": "path", "path": "base"}},
+        "training": TRAINING,
+        "report": {"compare_with": ["base"], "systems": []},
+        "runs": {"final": {}},
+    }
+    shown = explore.run(
+        ExploreSettings(words=200, neighbours=5, map_words=20),
+        "final",
+        base=explore.ExploredModel(at / "base", "mean"),
+        model=explore.ExploredModel(at / "model", "mean"),
+        telling=(),
+        device="cpu",
+        data=explore.ExploreInputs(
+            words=at / "tokenizer" / "words.parquet",
+            corpus_words=at / "corpus" / "words.parquet",
+            files=data.files,
+            shards=at / "corpus" / "shards.json",
+            lexed={name: data.lexed(name) for name in data.shards},
+        ),
+        out=explore.ExploreOutputs(
+            VectorFiles(*(at / "vectors" / name for name in ("v.parquet", "v.tsv", "m.tsv", "v.txt"))),
+            *(at / "explored" / name for name in ("page.html", "map.json", "map.svg", "explore.json")),
+        ),
+    )
+    assert shown["words"]
+    outputs = {name: at / "report" / name for name in ("r.md", "r.json", "r.html", "card.md", "settings.yaml")}
+    more = [at / "report" / f"{name}.svg" for name in ("loss", "figures", "optimizer", "timeline")]
+    more += [at / "report" / f"{name}.csv" for name in ("figures", "stages")]
+    inputs = report.ReportInputs(
+        ingest=at / "corpus" / "ingest.json",
+        words=at / "corpus" / "words.json",
+        receipts=at / "tokenizer" / "receipts.json",
+        windows=at / "windows" / "summary.json",
+        pairs=at / "pairs" / "summary.json",
+        training=at / "training.json",
+        metrics=at / "metrics.jsonl",
+        model=at / "model",
+        evaluation=at / "final" / "evaluation.json",
+        usage_folder=at / "logs",
+        others={"base": at / "base_evaluation" / "evaluation.json"},
+        embedding_map=at / "explored" / "map.svg",
+    )
+    report.run("final", config=load(raw).settings_of("final"), inputs=inputs, outputs=report.ReportOutputs(*outputs.values(), *more))
+    return outputs

@@ -64,7 +64,8 @@ rule evaluate_base:
     params:
         settings=lambda wildcards: CONFIG.evaluation.as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
-        subject=lambda wildcards, input: f"--model {input.model} --pooling {CONFIG.model.pooling}",
+        # A head that the base model's file holds came trained; where it holds none, nothing is measured of it.
+        subject=lambda wildcards, input: f"--model {input.model} --pooling {CONFIG.model.pooling} --trained-head",
         code=code_digest("commbert.stages.evaluate"),
     shell:
         EVALUATE

@@ -186,7 +186,9 @@ def _indents(raw: pl.Series, begun: pl.Series) -> NDArray[np.uint16]:
 
 
 def _enter_hashes(piece: _Piece, index: NDArray[np.int64], text: pl.Series, n_chars: NDArray[Any]) -> None:
-    long = n_chars >= LONG_LINE_CHARS
+    # In UTF-8 a letter of ASCII has one byte and a Chinese character three: half of the bytes and characters together
+    # is their width.
+    long = (n_chars + text.str.len_bytes().to_numpy()) // 2 >= LONG_LINE_CHARS
     # The library's hash is the same in every process of one version; nothing that outlives a run holds it.
     frame = pl.DataFrame({"index": index[long], "hash": text.filter(pl.Series(long)).hash(17)}).unique()
     frame = frame.sort("index", "hash")

@@ -62,8 +62,8 @@ SYSTEM_FIGURES = (
     ("general_similarity", "general similarity"),
 )
 _GEOMETRY = (
-    ("alignment", "Alignment (mean squared distance of held-out pairs; lower is nearer)"),
     ("uniformity", "Uniformity (lower is more evenly spread)"),
+    ("alignment", "Alignment (mean squared distance of held-out pairs; lower is nearer)"),
     ("mean_random_cosine", "Mean cosine of random words"),
     ("effective_rank", "Effective rank"),
     ("effective_rank_centred", "Effective rank, mean taken off"),
@@ -160,8 +160,8 @@ def meters(
     }
     told = ", ".join(f"{value:.1f} % of the {what}" for what, value in seen.items() if value is not None)
     lines = [
-        f"Of the test split, which the figures on code are of, training saw {told}; "
-        "figures of novel pairs leave those pairs out."
+        f"Of the test split, which the figures on held-out text are of, training saw {told}"
+        + ("." if seen["word pairs"] is None else "; figures of novel pairs leave those pairs out.")
     ]
     rules = {
         rung: max((c[k] for k in ("blind", "classifier", "frequency") if c[k] is not None), default=None)

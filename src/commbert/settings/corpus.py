@@ -169,7 +169,7 @@ class SplitSettings(Section):
     """Share of the lines for the reported figures."""
     max_shared_lines: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Directories (rows of tables) stay in one split if two of their files share more than this share of the smaller
-    one's distinct lines of 20 characters or more."""
+    one's distinct lines of 20 characters (10 Chinese ones) or more."""
     seed: Seed = 17
     """Decides which directories and rows are held out."""
 

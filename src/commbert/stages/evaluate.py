@@ -50,7 +50,7 @@ from commbert.nn.packing import SpecialIds
 from commbert.provenance import digest, digest_of_files, environment
 from commbert.rows import count_tokens, read_windows
 from commbert.settings.evaluation import EvaluationSettings
-from commbert.tokenization.encoding import encode_words, load_tokenizer
+from commbert.tokenization.encoding import cut_alike, encode_words, load_tokenizer
 
 _HUB_QUERIES = 5000
 """Words that name their neighbours, for the hubness."""
@@ -362,7 +362,7 @@ def _score_masked(scores: Scores, case: _Case) -> tuple[str, dict[str, float] | 
     }
     for name, (value, weight) in columns.items():
         scores[f"general_mlm_{name}"] = Column(np.arange(len(ones)), english.sentence, value, weight)
-    if sha256_file(folder / "tokenizer.json") != sha256_file(data.windows_tokenizer / "tokenizer.json"):
+    if not cut_alike(folder, data.windows_tokenizer):
         return "the windows were cut with another tokenizer", None
     heldout = read_windows(data.windows)
     rng = np.random.default_rng([seed, 6])
