@@ -48,7 +48,7 @@ def write_base(folder: Path, characters: list[str], **options: Any) -> Path:
     """Write a base model whose vocabulary holds single characters, as that of bert-base-chinese does."""
     plain = tiny.vocabulary
     try:
-        tiny.vocabulary = lambda: [*plain(), *characters]
+        tiny.vocabulary = lambda: [*plain(), *dict.fromkeys(characters)]
         return tiny.write_base_model(folder, with_heads=True, **options)
     finally:
         tiny.vocabulary = plain
