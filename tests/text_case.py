@@ -1,4 +1,4 @@
-"""A text table learnt by masked language modelling alone: a tiny BERT of single characters, all stages to the report."""
+"""A text table learnt by masked language modelling alone: a tiny BERT of single characters, all stages to a report."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -170,5 +170,10 @@ def report_of(at: Path, data: tiny_stages.Data, settings: tiny_stages.DataSettin
         others={"base": at / "base_evaluation" / "evaluation.json"},
         embedding_map=at / "explored" / "map.svg",
     )
-    report.run("final", config=load(raw).settings_of("final"), inputs=inputs, outputs=report.ReportOutputs(*outputs.values(), *more))
+    report.run(
+        "final",
+        config=load(raw).settings_of("final"),
+        inputs=inputs,
+        outputs=report.ReportOutputs(*outputs.values(), *more),
+    )
     return outputs

@@ -51,8 +51,8 @@ def _list(kind: pa.DataType) -> pa.DataType:
 SHARD_FILES = Table(
     "shard/files",
     2,
-    # Rows in the order of the corpus (corpus.selection); file_no counts from 0 in each shard. split: as the source says,
-    # mostly nothing.
+    # Rows in the order of the corpus (corpus.selection); file_no counts from 0 in each shard. split: where the source
+    # says it, else nothing.
     _schema(
         path=pa.string(),
         language=pa.string(),
@@ -155,8 +155,9 @@ WORDS = Table(
 WINDOWS = Table(
     "windows",
     2,
-    # Rows by file_id, then line_no (the centre; of windows of whole files the first line), then first_token, which counts
-    # in the token stream of the file: windows overlap, and a reader that lays the stream together holds each token once.
+    # Rows by file_id, then line_no (the centre; of windows of whole files the first line), then first_token, counted
+    # in the token stream of the file: windows overlap, and a reader that lays the stream together holds each token
+    # once.
     _schema(
         file_id=pa.uint32(),
         line_no=pa.uint32(),

@@ -76,8 +76,8 @@ def cut_windows(
 def cut_files(offsets: Ints, file_no: NDArray[np.integer[Any]], *, max_length: int) -> Windows:
     """Cut whole files into windows that hold each token once.
 
-    A file of more than ``max_length - 2`` tokens is cut into as few windows as that takes, of as many tokens each (or one
-    less). A window belongs to the line of its first token.
+    A file of more than ``max_length - 2`` tokens is cut into as few windows as that takes, of as many tokens each (or
+    one less). A window belongs to the line of its first token.
 
     Args:
         offsets: [n_lines + 1] token offsets of the lines in their stream.

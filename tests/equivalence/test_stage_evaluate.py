@@ -10,7 +10,6 @@ import torch
 
 import tiny
 from commbert import tables
-from commbert.errors import DataError
 from commbert.evaluation.scores import difference, read_scores
 from commbert.known import read_known
 from commbert.nn.model import load_bert, special_ids, text_vectors

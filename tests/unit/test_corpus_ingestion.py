@@ -196,7 +196,9 @@ def test_the_hashes_of_a_file_are_of_its_distinct_long_used_lines_sorted():
         for lines in ([long, short, f"  {long}  ", "z" * 81], [long], [short, "q = 1"])
     )
     assert (len(one_), one_, three) == (1, two, [])
-    assert [len(one("a", ("中" * n).encode())[0].line_hashes) for n in (LONG_LINE_CHARS // 2 - 1, LONG_LINE_CHARS // 2)] == [
+    assert [
+        len(one("a", ("中" * n).encode())[0].line_hashes) for n in (LONG_LINE_CHARS // 2 - 1, LONG_LINE_CHARS // 2)
+    ] == [
         0,
         1,
     ]

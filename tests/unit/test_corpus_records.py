@@ -369,7 +369,7 @@ def test_a_cell_that_says_no_split_is_refused_with_its_line(tmp_path, cell):
 @pytest.mark.parametrize("kind", ["t.csv", "t.jsonl", "t.parquet"])
 def test_a_column_of_splits_that_is_missing_is_named(tmp_path, kind):
     path = parquet(tmp_path, {"text": ["a"]}) if kind == "t.parquet" else put(tmp_path, SAME[kind], kind)
-    with pytest.raises(SourceError, match="expected a column 'txt', found none. Did you mean 'text'"):
+    with pytest.raises(SourceError, match=r"expected a column 'txt', found none\. Did you mean 'text'"):
         read(table(path, split_column="txt"))
 
 

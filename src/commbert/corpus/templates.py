@@ -1,12 +1,10 @@
-r"""What a row of a table is read for: its text by ``"{title}\n{body}"`` (braces name columns and can do nothing else),
-and its split by a column."""
+r"""Templates of rows: ``"{title}\n{body}"``; braces name columns and can do nothing else; a column of splits."""
 
 import difflib
 import string
 from collections.abc import Collection, Mapping
 
 from commbert.errors import SourceError
-
 
 SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
 """What a column of splits may say, and which split it is."""
@@ -54,9 +52,8 @@ class RowTemplate:
             return ""
         found = row[self._split_column]
         if found not in SPLIT_NAMES:
-            raise SourceError(
-                f"{where}: expected {', '.join(SPLIT_NAMES)} in the column {self._split_column!a}, found {found[:80]!a}."
-            )
+            names = ", ".join(SPLIT_NAMES)
+            raise SourceError(f"{where}: expected {names} in the column {self._split_column!a}, found {found[:80]!a}.")
         return SPLIT_NAMES[found]
 
     def check_columns(self, present: Collection[str], where: str) -> None:

@@ -62,8 +62,8 @@ SYSTEM_FIGURES = (
     ("general_similarity", "general similarity"),
 )
 _GEOMETRY = (
-    ("uniformity", "Uniformity (lower is more evenly spread)"),
     ("alignment", "Alignment (mean squared distance of held-out pairs; lower is nearer)"),
+    ("uniformity", "Uniformity (lower is more evenly spread)"),
     ("mean_random_cosine", "Mean cosine of random words"),
     ("effective_rank", "Effective rank"),
     ("effective_rank_centred", "Effective rank, mean taken off"),

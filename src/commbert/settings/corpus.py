@@ -142,8 +142,8 @@ class TableSource(_Source):
     template: Annotated[str, Field(min_length=1)]
     """Text of a row, with columns in braces: ``"{title}\\n{body}"``; ``{{`` is a brace."""
     split_column: Annotated[str, Field(min_length=1)] | None = None
-    """Column that says where each row belongs: train, validation (or valid, dev), test. null = rows are dealt one by one,
-    by ``corpus.split``."""
+    """Column that says where each row belongs: train, validation (or valid, dev), test. null = rows are dealt one by
+    one, by ``corpus.split``."""
     sha256: Sha256
     """Digest of the file; another file is refused."""
 

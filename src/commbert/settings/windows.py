@@ -11,9 +11,9 @@ class WindowsSettings(Section):
     """The rows of the masked language model: a line and its neighbours, or whole files."""
 
     unit: Literal["line", "file"] = "line"
-    """``line``: a line and its neighbours (the reference method); ``file``: each file, or row of a table, from its first
-    token to its last, cut into windows of about equal length where it is longer than ``max_length``, so that nothing is
-    dropped and no token stands in two windows. The settings of lines and strides are for ``line``."""
+    """``line``: a line and its neighbours (the reference method); ``file``: each file, or row of a table, from its
+    first token to its last, cut into windows of about equal length where it is longer than ``max_length``, so that
+    nothing is dropped and no token stands in two windows. The settings of lines and strides are for ``line``."""
     lines_before: Annotated[int, Field(ge=0, le=64)] = 3
     """Lines before the centre line."""
     lines_after: Annotated[int, Field(ge=0, le=64)] = 3

@@ -121,8 +121,16 @@ def _read(settings: GatheringSettings, shards: Sequence[ShardPaths]) -> _Files:
 def _split_inputs(files: _Files, kept: Sequence[int], sources: Sequence[Source]) -> list[SplitInput]:
     columns = files.columns
     tables_of_rows = {source.name for source in sources if source.kind == "table"}
-    names = ("source", "path", "n_used_lines", "split")
-    return [SplitInput(*(columns[c][i] for c in names), columns["source"][i] in tables_of_rows) for i in kept]
+    return [
+        SplitInput(
+            source=columns["source"][i],
+            path=columns["path"][i],
+            n_lines=columns["n_used_lines"][i],
+            split=columns["split"][i],
+            is_row=columns["source"][i] in tables_of_rows,
+        )
+        for i in kept
+    ]
 
 
 def _check_sources(files: _Files, sources: Sequence[Source]) -> None:
