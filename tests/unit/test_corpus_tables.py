@@ -98,6 +98,27 @@ def test_a_row_that_stands_twice_is_kept_once_whatever_splits_are_said(tmp_path)
     assert reasons[2] == "duplicate of texts:t.csv/000000/000000001"
 
 
+@pytest.mark.slow
+def test_a_million_rows_are_all_counted_and_none_is_misread(tmp_path):
+    said_of = ["train"] * 14 + ["dev"] * 5 + ["test"]
+    path = tmp_path / "t.csv"
+    with path.open("w", encoding="utf-8") as file:
+        file.write("text,s\n")
+        file.writelines(f'"第{i}行, ""NA""",{said_of[i % 20]}\n' for i in range(1_000_000))
+    chain = corpus_of(tmp_path, path, split_column="s")
+    summary = chain.summary("corpus/ingest")
+    assert {name: split["files"] for name, split in summary["splits"].items()} == {
+        "train": 700_000,
+        "validation": 250_000,
+        "test": 50_000,
+    }
+    assert summary["accounting"]["used"]["lines"] == 1_000_000
+    [shard] = chain.data.shards
+    paths = tables.read(chain.data.shard_files(shard), tables.SHARD_FILES, ["path"])["path"].to_pylist()
+    texts = tables.read(chain.data.lines(shard), tables.LINES, ["text"])["text"].to_pylist()
+    assert all(text == f'第{int(path[-9:]) - 1}行, "NA"' for path, text in zip(paths, texts, strict=True))
+
+
 # -- Cells -------------------------------------------------------------------------------------------------------------
 
 
