@@ -50,14 +50,16 @@ def _list(kind: pa.DataType) -> pa.DataType:
 
 SHARD_FILES = Table(
     "shard/files",
-    1,
-    # Rows in the order of the corpus (corpus.selection); file_no counts from 0 in each shard.
+    2,
+    # Rows in the order of the corpus (corpus.selection); file_no counts from 0 in each shard. split: where the source
+    # says it, else nothing.
     _schema(
         path=pa.string(),
         language=pa.string(),
         encoding=pa.string(),
         n_bytes=pa.uint64(),
         sha256=pa.string(),
+        split=pa.string(),
         reason=pa.string(),
         n_lines=pa.uint32(),
         n_used_lines=pa.uint32(),
@@ -68,7 +70,7 @@ SHARD_FILES = Table(
         # Hashes of its distinct long lines, sorted; none for a file that is not read.
         line_hashes=_list(pa.uint64()),
     ),
-    dictionary=("language", "encoding", "reason"),
+    dictionary=("language", "encoding", "split", "reason"),
 )
 LINES = Table(
     "shard/lines",
@@ -153,8 +155,9 @@ WORDS = Table(
 WINDOWS = Table(
     "windows",
     2,
-    # Rows by file_id, then line_no (the centre). first_token counts in the token stream of the file: windows overlap,
-    # and a reader that lays the stream together holds each token once.
+    # Rows by file_id, then line_no (the centre; of windows of whole files the first line), then first_token, counted
+    # in the token stream of the file: windows overlap, and a reader that lays the stream together holds each token
+    # once.
     _schema(
         file_id=pa.uint32(),
         line_no=pa.uint32(),

@@ -1,4 +1,4 @@
-"""Windows: a line with its neighbours, as slices of the file's token stream."""
+"""Windows: a line with its neighbours, or a part of a whole file, as slices of the file's token stream."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -71,6 +71,27 @@ def cut_windows(
     start = offsets[first]
     n_tokens = np.minimum(offsets[last + 1] - start, max_length - 2)
     return Windows(centre, first, last, start, n_tokens, n_dropped).chosen(n_tokens > 0)
+
+
+def cut_files(offsets: Ints, file_no: NDArray[np.integer[Any]], *, max_length: int) -> Windows:
+    """Cut whole files into windows that hold each token once.
+
+    A file of more than ``max_length - 2`` tokens is cut into as few windows as that takes, of as many tokens each (or
+    one less). A window belongs to the line of its first token.
+
+    Args:
+        offsets: [n_lines + 1] token offsets of the lines in their stream.
+        file_no: [n_lines] file of each line, non-decreasing.
+        max_length: Tokens at most, [CLS] and [SEP] counted.
+    """
+    first_row, last_row = (np.unique(rows) for rows in file_rows(file_no))
+    begin, n_tokens = offsets[first_row], offsets[last_row + 1] - offsets[first_row]
+    n_parts = -(-n_tokens // (max_length - 2))
+    part = np.arange(n_parts.sum()) - np.repeat(np.cumsum(n_parts) - n_parts, n_parts)
+    begin, n_tokens, n_parts = (np.repeat(of_file, n_parts) for of_file in (begin, n_tokens, n_parts))
+    start, stop = (begin + n_tokens * edge // n_parts for edge in (part, part + 1))
+    first, last = (np.searchsorted(offsets, token, side="right") - 1 for token in (start, stop - 1))
+    return Windows(first, first, last, start, stop - start, np.zeros(len(start), np.int64))
 
 
 def file_rows(file_no: NDArray[np.integer[Any]]) -> tuple[Ints, Ints]:

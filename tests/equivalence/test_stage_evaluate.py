@@ -10,7 +10,6 @@ import torch
 
 import tiny
 from commbert import tables
-from commbert.errors import DataError
 from commbert.evaluation.scores import difference, read_scores
 from commbert.known import read_known
 from commbert.nn.model import load_bert, special_ids, text_vectors
@@ -101,11 +100,22 @@ def test_the_unigram_loss_is_that_of_counts(stages, evaluated):
     assert len(scores["mlm_loss"].value) == len(scores["mlm_top1"].value)
 
 
-def test_a_test_split_without_pairs_is_refused(stages, tmp_path):
+def test_a_test_split_without_pairs_has_no_figure_of_pairs_and_all_others(stages, tmp_path):
     table = tables.read(stages.evaluation.pairs, tables.PAIRS)
     tables.write(tmp_path / "pairs.parquet", tables.PAIRS, table.slice(0, 0), provenance={})
-    with pytest.raises(DataError, match="expected held-out pairs"):
-        _evaluate(stages, tmp_path, data=replace(stages.evaluation, pairs=tmp_path / "pairs.parquet"))
+    found = _evaluate(stages, tmp_path, data=replace(stages.evaluation, pairs=tmp_path / "pairs.parquet"))
+    assert not [key for key, value in found["figures"].items() if key.startswith(("auc_", "ap_")) and value]
+    assert found["figures"]["mlm_loss"]["value"] > 0
+    assert {rung["n"] for rung in found["controls"].values()} == {0}
+    assert found["geometry"]["alignment"] is None
+    assert found["geometry"]["effective_rank"] > 0
+    frequency = _evaluate(
+        stages,
+        tmp_path / "frequency",
+        data=replace(stages.evaluation, pairs=tmp_path / "pairs.parquet"),
+        subject=evaluate.FrequencySubject(),
+    )
+    assert frequency["figures"]["auc_english"] is None
 
 
 def test_a_test_split_without_novel_partners_has_no_retrieval_figure(stages, tmp_path):

@@ -196,6 +196,12 @@ def test_the_hashes_of_a_file_are_of_its_distinct_long_used_lines_sorted():
         for lines in ([long, short, f"  {long}  ", "z" * 81], [long], [short, "q = 1"])
     )
     assert (len(one_), one_, three) == (1, two, [])
+    assert [
+        len(one("a", ("中" * n).encode())[0].line_hashes) for n in (LONG_LINE_CHARS // 2 - 1, LONG_LINE_CHARS // 2)
+    ] == [
+        0,
+        1,
+    ]
     many = [f"value_{i} = {i} + another_{i}" for i in range(50)]
     found = one("a.py", "\n".join([*many, *many]).encode())[0].line_hashes
     assert found.tolist() == sorted(set(found.tolist()))

@@ -329,6 +329,50 @@ def test_wide_rows_are_read_a_few_at_a_time(tmp_path):
         assert parquet_module._rows_at_once(SimpleNamespace(metadata=metadata)) == expected[size]
 
 
+# Splits
+
+
+def split_rows(kind):
+    cells = ["train", "valid", "test", "dev", "validation", "train"]
+    if kind == "t.parquet":
+        return {"text": [f"t{i}" for i in range(6)], "where": cells}
+    if kind == "t.jsonl":
+        return "".join(f'{{"text": "t{i}", "where": "{cell}"}}\n' for i, cell in enumerate(cells))
+    end = "\t" if kind == "t.tsv" else ","
+    return f"text{end}where\n" + "".join(f"t{i}{end}{cell}\n" for i, cell in enumerate(cells))
+
+
+@pytest.mark.parametrize("kind", ["t.csv", "t.tsv", "t.jsonl", "t.parquet"])
+def test_a_column_of_splits_says_where_each_row_belongs(tmp_path, kind):
+    content = split_rows(kind)
+    path = parquet(tmp_path, content) if kind == "t.parquet" else put(tmp_path, content, kind)
+    rows = read(table(path, split_column="where"))
+    assert [row.split for row in rows] == ["train", "validation", "test", "validation", "validation", "train"]
+    assert [row.data for row in rows] == [b"t%d" % i for i in range(6)]
+    assert {row.split for row in read(table(path))} == {""}
+
+
+@pytest.mark.parametrize("cell", ["", "Train", "tset", " test", "null"])
+def test_a_cell_that_says_no_split_is_refused_with_its_line(tmp_path, cell):
+    message = rf"expected train, validation, valid, dev, test in the column 's', found {cell!a}\."
+    for content, kind, at in (
+        (f'text,s\n"a\nb",train\nc,{cell}\n', "t.csv", "line 4"),
+        (f'{{"text": "a", "s": "test"}}\n{{"text": "a", "s": "{cell}"}}\n', "t.jsonl", "line 2"),
+    ):
+        with pytest.raises(SourceError, match=f"{at}: {message}"):
+            read(table(put(tmp_path, content, kind), split_column="s"))
+    path = parquet(tmp_path, {"text": ["a", "b"], "s": ["train", cell or None]})
+    with pytest.raises(SourceError, match=f"row 2: {message}"):
+        read(table(path, split_column="s"))
+
+
+@pytest.mark.parametrize("kind", ["t.csv", "t.jsonl", "t.parquet"])
+def test_a_column_of_splits_that_is_missing_is_named(tmp_path, kind):
+    path = parquet(tmp_path, {"text": ["a"]}) if kind == "t.parquet" else put(tmp_path, SAME[kind], kind)
+    with pytest.raises(SourceError, match=r"expected a column 'txt', found none\. Did you mean 'text'"):
+        read(table(path, split_column="txt"))
+
+
 # Any damage at all
 
 

@@ -133,3 +133,60 @@ def test_no_split_is_empty_whatever_the_sizes_and_shares(validation, test):
         inputs = [SplitInput("s", f"d{k}/f.py", int(size)) for k, size in enumerate(sizes)]
         splits, _ = split(inputs, validation=validation, test=test, seed=int(rng.integers(1000)))
         assert set(splits) == {"train", "validation", "test"}, sizes.tolist()
+
+
+# -- Rows of tables, and splits that are said --------------------------------------------------------------------------
+
+
+def rows(n, *, said=None, source="t"):
+    given = said or [""] * n
+    return [SplitInput(source, f"t.csv/000000/{i:09d}", 1, given[i], is_row=True) for i in range(n)]
+
+
+def test_rows_of_a_table_are_dealt_one_by_one():
+    splits, unit = split(rows(400))
+    shares = {name: splits.count(name) / len(splits) for name in ("train", "validation", "test")}
+    assert unit == "row"
+    assert shares == pytest.approx({"train": 0.75, "validation": 0.1, "test": 0.15}, abs=0.01)
+
+
+def test_rows_that_are_linked_stay_in_one_split():
+    for seed in range(10):
+        splits, _ = split(rows(60), [(0, 9), (9, 33), (1, 2)], seed=seed)
+        assert len({splits[i] for i in (0, 9, 33)}) == len({splits[i] for i in (1, 2)}) == 1
+
+
+def test_files_beside_a_table_are_still_dealt_by_directory():
+    inputs = [*files(n_directories=10), *rows(50)]
+    splits, unit = split(inputs)
+    of = defaultdict(set)
+    for file, name in zip(inputs[:30], splits, strict=False):
+        of[PurePosixPath(file.path).parent].add(name)
+    assert unit == "directory and row"
+    assert all(len(names) == 1 for names in of.values())
+    assert set(splits[30:]) == {"train", "validation", "test"}
+
+
+def test_rows_stay_where_their_table_says_whatever_links_and_shares_say():
+    said = ["train", "test", "validation", "train", "test"]
+    assert split(rows(5, said=said), [(0, 1), (0, 2)]) == (said, "column")
+
+
+def test_what_is_linked_to_rows_of_said_splits_is_not_trained_on_if_one_is_held_out():
+    said = rows(3, said=["train", "validation", "test"])
+    free = files(n_directories=40, n_files=1)
+    inputs = [*said, *free]
+    for seed in range(5):
+        # File 3 is like the training row, 4 like the training and the validation row, 5 like all.
+        links = [(0, 3), (0, 4), (1, 4)] if seed % 2 else [(0, 5), (1, 5), (2, 5)]
+        splits, unit = split(inputs, links, seed=seed)
+        assert splits[:3] == ["train", "validation", "test"]
+        assert unit == "column and directory"
+        assert splits[4 if seed % 2 else 5] == ("validation" if seed % 2 else "test")
+
+
+@pytest.mark.parametrize("lacking", ["train", "validation", "test"])
+def test_a_table_that_says_splits_and_has_none_of_one_is_refused(lacking):
+    said = [name for name in ("train", "validation", "test") if name != lacking] * 3
+    with pytest.raises(DataError, match=f"expected rows of all splits where tables say them, found none for {lacking}"):
+        split(rows(6, said=said))

@@ -72,7 +72,7 @@ def test_the_meter_of_leaks_is_of_the_split_that_the_figures_are_of():
     }
     context = build_context(sources(windows={**sources().windows, "leakage": leaks}))
     assert context["meters"][0].startswith(
-        "Of the test split, which the figures on code are of, training saw 33.0 % of"
+        "Of the test split, which the figures on held-out text are of, training saw 33.0 % of"
     )
 
 

@@ -235,7 +235,8 @@ def test_settings_cannot_be_changed_after_the_check():
 
 
 def test_validation_changes_no_value():
-    given = {"lines_before": 1, "lines_after": 2, "stride": 3, "max_length": 64, "max_windows": 9, "heldout_stride": 4}
+    given = {"unit": "line", "lines_before": 1, "lines_after": 2, "stride": 3}
+    given |= {"max_length": 64, "max_windows": 9, "heldout_stride": 4}
     assert config.section_from_json(WindowsSettings, json.dumps(given), where="w").model_dump() == {**given, "seed": 17}
 
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from commbert import tables, windows
-from commbert.windows import cut_windows, file_rows, highest_priority, priorities, window_columns
+from commbert.windows import cut_files, cut_windows, file_rows, highest_priority, priorities, window_columns
 
 
 def offsets_of(*lengths):
@@ -260,3 +260,46 @@ def test_a_window_never_crosses_files():
     _, _, found, _, _ = columns_of([0, 0, 4, 4, 4], [1] * 5, lines_before=5, lines_after=5)
     assert list(itertools.pairwise([*found.first.tolist(), 0]))[:2] == [(0, 0), (0, 2)]
     assert found.last.tolist() == [1, 1, 4, 4, 4]
+
+
+# -- Whole files -------------------------------------------------------------------------------------------------------
+
+
+def cut_whole(files, lengths, max_length):
+    """Return (line, first, last, start, stop, dropped) of each window of whole files."""
+    found = cut_files(offsets_of(*lengths), np.array(files, np.uint32), max_length=max_length)
+    rows = zip(*(column.tolist() for column in vars(found).values()), strict=True)
+    return [(line, first, last, start, start + n, dropped) for line, first, last, start, n, dropped in rows]
+
+
+def naive_whole(files, lengths, max_length):
+    """One token after the other."""
+    out = []
+    for file in dict.fromkeys(files):
+        line_of = [i for i, f in enumerate(files) if f == file for _ in range(lengths[i])]
+        begin = sum(lengths[: files.index(file)])
+        n = -(-len(line_of) // (max_length - 2))
+        edges = [len(line_of) * k // n for k in range(n + 1)] if n else []
+        for a, b in itertools.pairwise(edges):
+            out.append((line_of[a], line_of[a], line_of[b - 1], begin + a, begin + b, 0))
+    return out
+
+
+def test_whole_files_are_cut_as_token_by_token():
+    for files, lengths, _ in random_corpora():
+        for max_length in (8, 11, 30, 502):
+            assert cut_whole(files, list(lengths), max_length) == naive_whole(files, list(lengths), max_length)
+
+
+def test_a_file_that_fits_is_one_window_of_all_its_lines_and_a_longer_one_loses_nothing():
+    assert cut_whole([4, 4, 7], [3, 3, 5], 8) == [(0, 0, 1, 0, 6, 0), (2, 2, 2, 6, 11, 0)]
+    # 7 tokens where 6 fit: two windows of about equal length, the second from inside of the first line on.
+    assert cut_whole([4, 4], [5, 2], 8) == [(0, 0, 0, 0, 3, 0), (0, 0, 1, 3, 7, 0)]
+    assert cut_whole([], [], 8) == cut_whole([1, 1], [0, 0], 8) == []
+
+
+def test_the_windows_of_whole_files_hold_each_token_once():
+    for files, lengths, _ in random_corpora(50, seed=3):
+        rows = cut_whole(files, list(lengths), 10)
+        assert [t for _, _, _, start, stop, _ in rows for t in range(start, stop)] == list(range(sum(lengths)))
+        assert all(stop - start <= 8 for _, _, _, start, stop, _ in rows)

@@ -116,7 +116,7 @@ def test_a_point_in_the_name_of_a_run_stands_for_itself(planned: Any) -> None:
         planned({"v1.0": {}}, "results/runs/v1x0/training.json")
 
 
-@pytest.mark.parametrize("preset", ["sweep.yaml", "smoke.yaml", "paper.yaml"])
+@pytest.mark.parametrize("preset", ["sweep.yaml", "smoke.yaml", "paper.yaml", "chinese-qa.yaml"])
 def test_the_sweep_of_every_preset_is_planned(preset: str) -> None:
     files = ["config.yaml", f"resources/presets/{preset}"]
     done = snakemake(REPO, "-n", "--forceall", "--configfile", *files, "-q", "rules", "--", "sweep", cores=1)

@@ -1,5 +1,6 @@
 """What a user reads when the configuration or an input is wrong, and how fast a dry run is planned."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -38,6 +39,27 @@ def test_the_paper_preset_plans_the_reference_method() -> None:
     assert '"max_windows":10285' in said
     assert '"batch_per_process":true,"batch_texts":0,"batch_windows":64' in said
     assert "bert-base-uncased" in said
+
+
+def test_the_preset_for_chinese_questions_plans_masked_language_modelling_alone() -> None:
+    done = dry_run(REPO, "--configfile", "config.yaml", "resources/presets/chinese-qa.yaml", "-p", "train", "evaluate")
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    for part in (
+        '"epochs":40',
+        '"batch_windows":32',
+        '"max_length":50',
+        '"unit":"file"',
+        '"contrastive":0.0,"mlm":1.0',
+        '"validate_every_steps":"epoch"',
+        '"split_column":"split"',
+        "google-bert/bert-base-chinese",
+    ):
+        assert part in said, part
+    assert "commbert baseline" not in said
+    preset = yaml.safe_load((REPO / "resources/presets/chinese-qa.yaml").read_text(encoding="utf-8"))
+    [source] = preset["corpus"]["sources"]
+    assert hashlib.sha256((REPO / source["path"]).read_bytes()).hexdigest() == source["sha256"]
 
 
 @pytest.mark.parametrize("preset", sorted(p.name for p in (REPO / "resources" / "presets").glob("*.yaml")))

@@ -1,5 +1,6 @@
-# Measuring: the untouched base model (or the untrained one that is drawn in its place), baselines and runs answer the same questions, on the test split (evaluation.json,
-# what is reported) or on the validation split (validation.json, what settings are chosen by).
+# Measuring: the untouched base model (or the untrained one that is drawn in its place), baselines and runs answer the same
+# questions, on the test split (evaluation.json, what is reported) or on the validation split (validation.json, what
+# settings are chosen by).
 BASELINES = CONFIG.baseline_names
 SPLIT_OF = dict(evaluation="test", validation="validation")
 
@@ -73,7 +74,11 @@ rule evaluate_base:
     params:
         settings=lambda wildcards: CONFIG.evaluation.as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
-        subject=lambda wildcards, input: f"--model {input.model} --pooling {CONFIG.base_pooling}",
+        # A head that the base model's file holds came trained; where it holds none, nothing is measured of it. A model
+        # that was drawn anew has heads that nobody trained.
+        subject=lambda wildcards, input: (
+            f"--model {input.model} --pooling {CONFIG.base_pooling}{' --trained-head' if BASE else ''}"
+        ),
         code=code_digest("commbert.stages.evaluate"),
     shell:
         EVALUATE

@@ -84,7 +84,7 @@ def delimited_rows(
             raise SourceError(
                 f"{at}: expected {len(header)} cells as in the header, found {len(cells)}. Is a quote or comma missing?"
             )
-        yield filled_row(number, template.filled(dict(zip(header, cells, strict=True))), max_bytes)
+        yield filled_row(number, template, dict(zip(header, cells, strict=True)), max_bytes, at)
     if header is None:
         raise SourceError(f"{where}: expected a header, found an empty file.")
 

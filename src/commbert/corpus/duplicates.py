@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from rensa import RMinHash
 
 LONG_LINE_CHARS = 20
-"""Shorter lines (``else:``) are shared by everything and say nothing."""
+"""Shorter lines (``else:``) are shared by everything and say nothing. A Chinese character says about as much as two
+letters and counts as two."""
 _COMMON_LINE_FILES = 20
 """A line in more files than this is boilerplate (a licence header) and binds nothing together."""
 _PERMUTATIONS = 128

@@ -36,6 +36,8 @@ class IngestedFile:
     """Why the file is not used; empty if it is."""
     encoding: str = ""
     sha256: str = ""
+    split: str = ""
+    """Where its source says that it belongs; empty if it does not."""
     n_lines: int = 0
     n_used_lines: int = 0
     n_blank_lines: int = 0
@@ -72,7 +74,7 @@ def ingest(
     secrets: dict[str, int] = {}
     piece = _Piece()
     for file in files:
-        out.append(IngestedFile(file.path, language_of(file.path), file.n_bytes, file.reason))
+        out.append(IngestedFile(file.path, language_of(file.path), file.n_bytes, file.reason, split=file.split))
         if file.data is not None:
             _read(out[-1], len(out) - 1, file.data, settings, piece)
         if piece.n_chars >= _CHUNK_CHARS:
@@ -184,7 +186,9 @@ def _indents(raw: pl.Series, begun: pl.Series) -> NDArray[np.uint16]:
 
 
 def _enter_hashes(piece: _Piece, index: NDArray[np.int64], text: pl.Series, n_chars: NDArray[Any]) -> None:
-    long = n_chars >= LONG_LINE_CHARS
+    # In UTF-8 a letter of ASCII has one byte and a Chinese character three: half of the bytes and characters together
+    # is their width.
+    long = (n_chars + text.str.len_bytes().to_numpy()) // 2 >= LONG_LINE_CHARS
     # The library's hash is the same in every process of one version; nothing that outlives a run holds it.
     frame = pl.DataFrame({"index": index[long], "hash": text.filter(pl.Series(long)).hash(17)}).unique()
     frame = frame.sort("index", "hash")

@@ -29,7 +29,7 @@ def json_rows(file: BinaryIO, template: RowTemplate, *, max_bytes: int, where: s
             found = _object(raw.removeprefix(_BOM) if line == 1 else raw, at)
             template.check_columns(found, at)
             row = {column: _text(found[column], column, at) for column in template.columns}
-            yield filled_row(number, template.filled(row), max_bytes)
+            yield filled_row(number, template, row, max_bytes, at)
 
 
 def _lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:

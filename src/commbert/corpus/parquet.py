@@ -38,7 +38,7 @@ def parquet_rows(file: BinaryIO, template: RowTemplate, *, max_bytes: int, where
                 for i in range(batch.num_rows):
                     number += 1
                     row = {name: column[i].as_py() or "" for name, column in columns.items()}
-                    yield filled_row(number, template.filled(row), max_bytes)
+                    yield filled_row(number, template, row, max_bytes, f"{where}, row {number}")
     except _ERRORS as error:
         reason = str(error).split("\n", maxsplit=1)[0][:200]
         raise SourceError(f"{where}: expected a Parquet file, found after row {number}: {reason!a}.") from error

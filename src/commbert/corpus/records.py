@@ -37,7 +37,7 @@ def table_files(source: TableSource, selection: Selection, *, max_bytes: int) ->
         SourceError: If the table is missing, not the pinned one, or has a row that cannot be told apart for sure; at
             the end too.
     """
-    template = RowTemplate(source.template, f"source {source.name}")
+    template = RowTemplate(source.template, f"source {source.name}", source.split_column)
     path = expanded(source.path, f"source {source.name}")
     read = _READERS.get(path.suffix.lower())
     if read is None:
@@ -62,4 +62,4 @@ def table_files(source: TableSource, selection: Selection, *, max_bytes: int) ->
 
 def _file(source: str, name: str, row: Row, selection: Selection) -> SourceFile:
     reason = row.reason or selection.reason(name)
-    return SourceFile(source, name, row.n_bytes, None if reason else row.data, reason)
+    return SourceFile(source, name, row.n_bytes, None if reason else row.data, reason, row.split)

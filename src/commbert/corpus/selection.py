@@ -24,6 +24,8 @@ class SourceFile:
     data: bytes | None
     reason: str
     """Empty for a file that was read."""
+    split: str = ""
+    """Where the source says that it belongs; empty if it does not."""
 
 
 @dataclass(frozen=True)

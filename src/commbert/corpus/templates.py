@@ -1,4 +1,4 @@
-r"""Templates of rows: ``"{title}\n{body}"``; braces name columns and can do nothing else."""
+r"""Templates of rows: ``"{title}\n{body}"``; braces name columns and can do nothing else; a column of splits."""
 
 import difflib
 import string
@@ -6,9 +6,12 @@ from collections.abc import Collection, Mapping
 
 from commbert.errors import SourceError
 
+SPLIT_NAMES = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
+"""What a column of splits may say, and which split it is."""
+
 
 class RowTemplate:
-    """A parsed template.
+    """A parsed template, and the column of splits where there is one.
 
     ``str.format`` would reach attributes of what it is given, and pad to any width; here a column's text is put in.
 
@@ -16,7 +19,8 @@ class RowTemplate:
         SourceError: If a brace stands alone, or asks for more than a column.
     """
 
-    def __init__(self, template: str, where: str) -> None:
+    def __init__(self, template: str, where: str, split_column: str | None = None) -> None:
+        self._split_column = split_column
         self._parts: list[tuple[str, str | None]] = []
         try:
             for literal, column, spec, conversion in string.Formatter().parse(template):
@@ -28,13 +32,29 @@ class RowTemplate:
                 f"{where}: template: expected columns as {{name}} and other braces doubled, found: {error}. "
                 "Set corpus.sources[].template."
             ) from error
-        self.columns = tuple(dict.fromkeys(column for _, column in self._parts if column))
-        if not self.columns:
+        columns = dict.fromkeys(column for _, column in self._parts if column)
+        if not columns:
             raise SourceError(f"{where}: template: expected a column as {{name}}, found none.")
+        self.columns = tuple(columns if split_column is None else {**columns, split_column: None})
+        """What is read of a row."""
 
     def filled(self, row: Mapping[str, str]) -> str:
         """Return the text of a row."""
         return "".join(literal + (row[column] if column else "") for literal, column in self._parts)
+
+    def split_of(self, row: Mapping[str, str], where: str) -> str:
+        """Return the split that the row says, empty if there is no column for it.
+
+        Raises:
+            SourceError: If it says anything but a split.
+        """
+        if self._split_column is None:
+            return ""
+        found = row[self._split_column]
+        if found not in SPLIT_NAMES:
+            names = ", ".join(SPLIT_NAMES)
+            raise SourceError(f"{where}: expected {names} in the column {self._split_column!a}, found {found[:80]!a}.")
+        return SPLIT_NAMES[found]
 
     def check_columns(self, present: Collection[str], where: str) -> None:
         """Compare the columns that the template names with those that are there.

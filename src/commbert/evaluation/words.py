@@ -108,9 +108,10 @@ def words_needed(words: Words, *others: Sequence[int] | Ints) -> Ints:
 def telling_words(words: Words, asked: Sequence[str]) -> list[str]:
     """Return those of the asked words that the code has and that are no keywords.
 
-    Where there are none: the twelve most frequent words of training that are made of several parts (``mcs_index``).
+    Where there are none: the twelve most frequent words of training that are made of several parts (``mcs_index``), or,
+    where there are no such either (text is no code), the twelve most frequent ones.
     """
     candidates = {words.text[i] for i in words.candidates}
-    fit = (words.text[i] for i in words.candidates if words.n_lines[i] > 0)
+    fit = [words.text[i] for i in words.candidates if words.n_lines[i] > 0]
     compound = [w for w in fit if "_" in w.strip("_") and w[0] != "_"]
-    return [w for w in asked if w in candidates] or compound[:12]
+    return [w for w in asked if w in candidates] or (compound or fit)[:12]

@@ -52,6 +52,9 @@ def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Line]:
     lines = sum(split["lines"] for split in splits.values())
     for name in ("validation", "test"):
         share = splits[name]["lines"] / max(1, lines)
+        if data["corpus"]["split_by"] == "column":
+            yield Line(f"share of lines for {name}", "corpus.sources[].split_column", "as the tables say", _pct(share))
+            continue
         asked = config["corpus"]["split"][name]
         yield Line(f"share of lines for {name}", f"corpus.split.{name}", _pct(asked), _pct(share), _near(asked, share))
     tokenizer, added = config["tokenizer"], data["receipts"]["entries_added"]
@@ -66,10 +69,13 @@ def _data(config: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[Line]:
         verdict = AS_ASKED if added <= most else DIFFERS
         yield Line("new entries", "tokenizer.max_new_words", f"{most:,} at most", f"{added:,}", verdict)
     windows, found = config["windows"], data["windows"]["train"]
-    around = f"{windows['lines_before']} + 1 + {windows['lines_after']} lines, {windows['max_length']} tokens at most"
+    is_file = windows.get("unit") == "file"
+    lines = "whole files" if is_file else f"{windows['lines_before']} + 1 + {windows['lines_after']} lines"
+    around = f"{lines}, {windows['max_length']} tokens at most"
     dropped = f"{found['windows_with_dropped_lines_pct']:.1f} % lost lines"
     lost = f"{found['tokens_per_window']:.1f} tokens on average, {dropped}"
-    yield Line("window", "windows.lines_before, lines_after, max_length", around, lost)
+    names = "unit, max_length" if is_file else "lines_before, lines_after, max_length"
+    yield Line("window", f"windows.{names}", around, lost)
 
 
 def _pct(share: float) -> str:

@@ -164,8 +164,8 @@ def meters(
     }
     told = ", ".join(f"{value:.1f} % of the {what}" for what, value in seen.items() if value is not None)
     lines = [
-        f"Of the test split, which the figures on code are of, training saw {told}; "
-        "figures of novel pairs leave those pairs out."
+        f"Of the test split, which the figures on held-out text are of, training saw {told}"
+        + ("." if seen["word pairs"] is None else "; figures of novel pairs leave those pairs out.")
     ]
     rules = {
         rung: max((c[k] for k in ("blind", "classifier", "frequency") if c[k] is not None), default=None)

@@ -141,6 +141,9 @@ class TableSource(_Source):
     """A .csv, .tsv, .jsonl or .parquet file; relative to the working folder."""
     template: Annotated[str, Field(min_length=1)]
     """Text of a row, with columns in braces: ``"{title}\\n{body}"``; ``{{`` is a brace."""
+    split_column: Annotated[str, Field(min_length=1)] | None = None
+    """Column that says where each row belongs: train, validation (or valid, dev), test. null = rows are dealt one by
+    one, by ``corpus.split``."""
     sha256: Sha256
     """Digest of the file; another file is refused."""
 
@@ -158,16 +161,17 @@ class GitRules(Section):
 
 
 class SplitSettings(Section):
-    """How directories are dealt to the splits."""
+    """How directories, and the rows of tables, are dealt to the splits; rows whose table says it are not dealt."""
 
     validation: Fraction = 0.10
     """Share of the lines for validation (choice of ``best/`` and of settings)."""
     test: Fraction = 0.15
     """Share of the lines for the reported figures."""
     max_shared_lines: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Directories stay in one split if more than this share of the smaller one's distinct long lines is in both."""
+    """Directories (rows of tables) stay in one split if two of their files share more than this share of the smaller
+    one's distinct lines of 20 characters (10 Chinese ones) or more."""
     seed: Seed = 17
-    """Decides which directories are held out."""
+    """Decides which directories and rows are held out."""
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "SplitSettings":
@@ -182,11 +186,13 @@ class Cleaning(Section):
     max_file_mib: Annotated[float, Field(gt=0, le=1024)] = 4.0
     """Larger files are skipped (MiB): they are tables or generated."""
     max_line_chars: Annotated[int, Field(ge=80, le=65536)] = 2000
-    """Longer lines are dropped (characters): 0.1 % of the lines of a code base, 8 % of its characters, all tables."""
+    """Longer lines are dropped (characters): 0.1 % of the lines of a code base, 8 % of its characters, all tables. Text
+    whose paragraphs are lines needs more."""
     drop_generated: bool = True
-    """Skip files that a program wrote, by what their first lines say, and files that are tables of numbers."""
+    """Skip files that a program wrote, by what their first lines say, and files that are tables of numbers; rows of
+    tables are never skipped by it."""
     drop_licence_headers: bool = True
-    """Leave out the comment at the head of a file that states its licence."""
+    """Leave out the comment at the head of a file that states its licence; rows of tables have none."""
     redact_secrets: bool = True
     """Replace what looks like a key, token or password by ``********``, everywhere; counted in the report."""
 
@@ -210,7 +216,7 @@ class GatheringSettings(Section):
     near_duplicates: Annotated[float, Field(ge=0.5, le=1.0)] | None = 0.9
     """Keep one of several files that share at least this part of their distinct long lines (Jaccard); null = all."""
     split: SplitSettings = SplitSettings()
-    """Train, validation, test: by directory."""
+    """Train, validation, test: by directory, tables by row."""
 
 
 class CorpusSettings(Cleaning, GatheringSettings):
@@ -246,7 +252,11 @@ class CorpusSettings(Cleaning, GatheringSettings):
         # The licence is told, and a digest compared, where all shards come together.
         forgotten = {name: None for name in ("digest",) if hasattr(source, name)}
         source = source.model_copy(update={"license": "unknown", **forgotten})
-        return ShardSettings(source=source, cleaning=Cleaning(**{n: getattr(self, n) for n in Cleaning.model_fields}))
+        cleaning = Cleaning(**{n: getattr(self, n) for n in Cleaning.model_fields})
+        if isinstance(source, TableSource):
+            # "Do not edit" is what a row says, not a mark of the program that wrote a file.
+            cleaning = cleaning.model_copy(update={"drop_generated": False, "drop_licence_headers": False})
+        return ShardSettings(source=source, cleaning=cleaning)
 
     def gathering(self) -> GatheringSettings:
         """Return what the gathering of all shards is told."""

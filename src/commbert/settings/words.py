@@ -12,7 +12,8 @@ class WordSettings(Section):
 
     pattern: str = r"\b[a-zA-Z_][a-zA-Z0-9_]*\b"
     """Regular expression of a word (the reference method's), in the syntax of Rust's regex crate. For every script:
-    ``[\\p{L}_][\\p{L}\\p{M}\\p{N}_]*``."""
+    ``[\\p{L}_][\\p{L}\\p{M}\\p{N}_]*``; where words are not divided by spaces, each Chinese character a word (and
+    ``min_chars`` 1): ``\\p{Han}|[[\\p{L}_]--\\p{Han}][[\\p{L}\\p{M}\\p{N}_]--\\p{Han}]*``."""
     min_chars: Annotated[int, Field(ge=1, le=100)] = 2
     """Shorter words are left out: single letters say nothing."""
     max_chars: Annotated[int, Field(ge=1, le=100)] = 100

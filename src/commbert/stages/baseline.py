@@ -76,7 +76,10 @@ def run(
     vectors = made.vectors
     has_vector = vectors.any(axis=1)
     if not has_vector.any():
-        raise DataError(f"baseline {kind}: expected words that share a training line, found none. Widen the sources.")
+        raise DataError(
+            f"baseline {kind}: expected words that share a training line, found none. Widen the "
+            "sources, or take it out of report.systems."
+        )
     read = [data.files, data.shards, data.corpus_words, data.words]
     provenance = {
         "settings": digest(kind, settings.as_json(), pairs.as_json()),

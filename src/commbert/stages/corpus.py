@@ -63,13 +63,14 @@ def run(
     _check_sources(files, settings.sources)
     _drop_copies(files, settings)
     kept = [i for i in range(len(files)) if not files.columns["reason"][i]]
-    inputs = [SplitInput(*(files.columns[c][i] for c in ("source", "path", "n_used_lines"))) for i in kept]
+    inputs = _split_inputs(files, kept, settings.sources)
     links = linked_files([files.line_hashes[i] for i in kept], settings.split.max_shared_lines)
     split = settings.split
     splits, unit = split_files(inputs, links, validation=split.validation, test=split.test, seed=split.seed)
     files.columns["split"] = [""] * len(files)
     for i, name in zip(kept, splits, strict=True):
         files.columns["split"][i] = name
+    crossing = sum(splits[a] != splits[b] for a, b in links)
     corpus_digest = digest(*(f"{files.name(i)}\0{files.columns['sha256'][i]}" for i in sorted(kept, key=files.name)))
     columns = {
         **files.columns,
@@ -87,6 +88,7 @@ def run(
         "accounting": _checked_accounting(files),
         "corpus_digest": corpus_digest,
         "split_by": unit,
+        "links_across_splits": crossing,
         "splits": {name: _split_facts(files, name) for name in tables.SPLITS},
         "sources": [_source_facts(files, s) for s in settings.sources],
         "encodings": dict(sorted(Counter(files.columns["encoding"][i] for i in kept).items())),
@@ -114,6 +116,21 @@ def _read(settings: GatheringSettings, shards: Sequence[ShardPaths]) -> _Files:
         values, offsets = tables.list_values(table["line_hashes"])
         line_hashes += np.split(values, offsets[1:-1]) if table.num_rows else []
     return _Files(columns, of_shard, line_hashes)
+
+
+def _split_inputs(files: _Files, kept: Sequence[int], sources: Sequence[Source]) -> list[SplitInput]:
+    columns = files.columns
+    tables_of_rows = {source.name for source in sources if source.kind == "table"}
+    return [
+        SplitInput(
+            source=columns["source"][i],
+            path=columns["path"][i],
+            n_lines=columns["n_used_lines"][i],
+            split=columns["split"][i],
+            is_row=columns["source"][i] in tables_of_rows,
+        )
+        for i in kept
+    ]
 
 
 def _check_sources(files: _Files, sources: Sequence[Source]) -> None:

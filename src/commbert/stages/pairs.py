@@ -1,5 +1,6 @@
 """pairs: what was drawn from all shards to word pairs per split, and the set of known pairs."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,6 @@ from scipy.sparse import csr_array
 from commbert import tables
 from commbert.arrays import distinct as sorted_distinct
 from commbert.artifacts import read_json, write_json
-from commbert.errors import DataError
 from commbert.known import Keys, KnownPairs, contains, key_columns
 from commbert.pairs.exchange import by_frequency, by_sub_word, within
 from commbert.pairs.keys import KeySet, merged
@@ -28,6 +28,7 @@ from commbert.settings.pairs import PairsSettings
 from commbert.stages.draw import COUNTS, DRAWN, HELDOUT_LINES, KEYS
 from commbert.text.languages import KEYWORDS
 
+_log = logging.getLogger(__name__)
 _TRAIN = tables.SPLITS.index("train")
 _NEGATIVE_POWER = 0.75
 """Of a word's training lines: its chance to be a negative (Mikolov et al. 2013, arXiv:1310.4546, section 2.2)."""
@@ -59,21 +60,20 @@ def run(
         words: Table tokenizer/words.
         out: What becomes of them.
 
-    Raises:
-        DataError: If the training split has no pair.
+    A corpus may have no pair at all: masked language modelling needs none.
     """
     vocabulary = _Vocabulary(words, drop_keywords=settings.drop_keywords)
     provenance = {"settings": digest(settings.as_json()), "inputs": digest_of_files([files, words])}
     counts = [read_json(folder / COUNTS)["possible_positives"] for folder in folders]
     possible = {split: sum(shard[split] for shard in counts) for split in tables.SPLITS}
     if not possible["train"]:
-        raise DataError("pairs: expected at least one pair in the training split, found none. Widen the sources.")
+        _log.warning("no two words share a training line: there are no pairs, and nothing but MLM can be trained")
     known = _gather_keys([f / KEYS[True] for f in folders], out.known, provenance)
     anywhere = KnownPairs(sorted_distinct(np.concatenate([known, *_key_pieces([f / KEYS[False] for f in folders])])))
     facts: dict[str, dict[str, int]] = {
         "train": _write_training(settings, folders, vocabulary, KnownPairs(known), out, provenance)
     }
-    leakage: dict[str, dict[str, float]] = {}
+    leakage: dict[str, dict[str, float | None]] = {}
     for number, split in enumerate(tables.SPLITS[1:], start=1):
         drawn = lowest(distinct(joined(list(_drawn(folders, number)))), settings.heldout_positives).by_line()
         rng = np.random.default_rng([settings.seed, 2, number])
@@ -82,7 +82,7 @@ def run(
         with tables.writing(out.splits[split], tables.PAIRS, provenance=provenance) as writer:
             writer.add(_columns(drawn, negatives))
         facts[split] = {**_counted(drawn, negatives), "distinct_same_line": len(drawn)}
-        leakage[split] = {"pairs_seen_in_training_pct": 100.0 * float(seen.mean()) if len(drawn) else 0.0}
+        leakage[split] = {"pairs_seen_in_training_pct": 100.0 * float(seen.mean()) if len(drawn) else None}
     _gather_lines([f / HELDOUT_LINES for f in folders], out.heldout_lines, provenance)
     summary = {
         "known_pairs": len(known),

@@ -242,6 +242,11 @@ def _context(
     if not plan.n_steps:
         raise TrainingError("training.objectives: expected rows for what has a weight, found no pairs to train on.")
     if settings.objectives.has_contrastive and not len(data.pairs):
+        if not (settings.reads_texts and len(data.texts)):
+            raise TrainingError(
+                "training.objectives: contrastive has a weight, found no pairs of words or of texts to train on. "
+                "Set it to 0."
+            )
         _log.warning("there are no pairs of words to train on")
     if settings.reads_texts and not len(data.texts):
         _log.warning("there are no pairs of texts to train on: no function has a brief, and nothing defines an acronym")

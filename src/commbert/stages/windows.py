@@ -17,7 +17,7 @@ from commbert.provenance import digest, digest_of_files
 from commbert.settings.windows import WindowsSettings
 from commbert.text.words import LineCodes
 from commbert.tokenization.encoding import Pieces, load_tokenizer, pieces_of
-from commbert.windows import Windows, cut_windows, highest_priority, priorities, window_columns
+from commbert.windows import Windows, cut_files, cut_windows, highest_priority, priorities, window_columns
 
 _TRAIN = tables.SPLITS.index("train")
 
@@ -99,15 +99,7 @@ class _Cutter:
         file_no, line_no = piece["file_no"].to_numpy(), piece["line_no"].to_numpy()
         split = self._splits.of(file_no, where)
         encoded = self._pieces.encode(LineCodes(*tables.list_values(piece["codes"])))
-        settings = self._settings
-        windows = cut_windows(
-            encoded.offsets,
-            file_no,
-            np.where(split == _TRAIN, settings.stride, settings.heldout_stride),
-            lines_before=settings.lines_before,
-            lines_after=settings.lines_after,
-            max_length=settings.max_length,
-        )
+        windows = self._cut_piece(encoded.offsets, file_no, split)
         file_id = file_no.astype(np.int64) + self._splits.first_file_id
         n_tokens = np.diff(encoded.offsets)
         for kind, rows in ((LINE, split >= 0), (LONG_LINE, (split > _TRAIN) & (n_tokens >= LONG_LINE_TOKENS))):
@@ -124,6 +116,19 @@ class _Cutter:
                 of_rows = np.full(len(ids), number, np.int8)
                 hashes = self.hashes.add(WINDOW, of_rows, ids.values.to_numpy(), ids.offsets.to_numpy())
                 self.content[number] = (self.content[number] + sum_of(hashes)) % 2**64
+
+    def _cut_piece(self, offsets: np.ndarray, file_no: np.ndarray, split: np.ndarray) -> Windows:
+        settings = self._settings
+        if settings.unit == "file":
+            return cut_files(offsets, file_no, max_length=settings.max_length)
+        return cut_windows(
+            offsets,
+            file_no,
+            np.where(split == _TRAIN, settings.stride, settings.heldout_stride),
+            lines_before=settings.lines_before,
+            lines_after=settings.lines_after,
+            max_length=settings.max_length,
+        )
 
     def _hash_lines(
         self, kind: int, rows: np.ndarray, split: np.ndarray, ids: np.ndarray, n_tokens: np.ndarray

@@ -63,6 +63,20 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
+def cut_alike(one: Path, two: Path) -> bool:
+    """Return whether two tokenizer folders give every text the same ids, however their files are written.
+
+    Raises:
+        ModelError: As ``load_tokenizer``.
+    """
+    specs = []
+    for folder in (one, two):
+        load_tokenizer(folder)
+        spec = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        specs.append([spec[part] for part in ("model", "normalizer", "pre_tokenizer")])
+    return specs[0] == specs[1]
+
+
 def is_lower_case(tokenizer: Tokenizer) -> bool:
     """Return whether the tokenizer lowers case."""
     return bool(tokenizer.normalizer.normalize_str("A") == "a")
