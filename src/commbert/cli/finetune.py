@@ -79,8 +79,7 @@ def finetune(
     if split_column is not None:
         changes["split"] = {"column": split_column}
     section = parsed(FinetuneSettings, settings, "finetune")
-    chosen = {**section.model_dump(mode="json"), "table": str(table), "model": str(model)}
-    section = parsed(FinetuneSettings, json.dumps(merged(chosen, changes)), "finetune")
+    section = parsed(FinetuneSettings, json.dumps(merged(section.model_dump(mode="json"), changes)), "finetune")
     run = parsed(RuntimeSettings, runtime, "runtime")
     if device is not None:
         run = parsed(RuntimeSettings, json.dumps({**run.model_dump(mode="json"), "device": device}), "runtime")

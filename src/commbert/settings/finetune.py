@@ -37,12 +37,10 @@ class FinetuneSplitSettings(Section):
 
 
 class FinetuneSettings(Section):
-    """One table, and the model that is taught by it."""
+    """How a table is read, and how a model is taught by it."""
 
-    table: Annotated[str, Field(min_length=1, max_length=4000)] = "resources/finetune/layers.csv"
-    """CSV or TSV file with a header; named from the workflow's folder."""
     sha256: Sha256 | None = None
-    """Of the table; null = whatever it holds. Its digest stands in the result either way."""
+    """Of the table's file; null = whatever it holds. Its digest stands in the result either way."""
     text: Column = "text"
     """Column of the text."""
     label: Column = "label"
@@ -55,8 +53,6 @@ class FinetuneSettings(Section):
     unknown_labels: Literal["refuse", "skip"] = "refuse"
     """What is done when validation or test rows have a class that no training row has, which nothing could predict:
     stop and name them, or leave the rows out and count them."""
-    model: Annotated[str, Field(min_length=1, max_length=4000)] = "base"
-    """Encoder to start from: base, a name of ``runs`` (its final model), or a folder (with a / in it)."""
     epochs: Annotated[int, Field(ge=1, le=1000)] = 10
     """Passes over the training rows at most; validation and checkpoint at the end of each."""
     batch: Annotated[int, Field(ge=1, le=4096)] = 16
@@ -102,3 +98,16 @@ class FinetuneSettings(Section):
         if self.task == "scoring" and self.class_weights != "none":
             raise ValueError("class_weights: scores have no classes; expected none")
         return self
+
+
+class FinetuneEntry(FinetuneSettings):
+    """One entry of the section ``finetune``: a table, a model, and how the one is taught by the other."""
+
+    table: Annotated[str, Field(min_length=1, max_length=4000)]
+    """CSV or TSV file with a header; named from the workflow's folder."""
+    model: Annotated[str, Field(min_length=1, max_length=4000)] = "base"
+    """Encoder to start from: base, a name of ``runs`` (its final model), or a folder (with a / in it)."""
+
+    def of_stage(self) -> FinetuneSettings:
+        """Return what the stage is told: all but the paths, which change no result."""
+        return FinetuneSettings.model_validate(self.model_dump(exclude={"table", "model"}))

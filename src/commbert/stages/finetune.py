@@ -156,7 +156,7 @@ def _tell(dataset: Dataset, setup: Setup) -> None:
 
 
 def _identity(setup: Setup, paths: FinetunePaths) -> dict[str, Any]:
-    settings = setup.settings.model_dump(mode="json", exclude={"table", "sha256", "model", "bootstrap"})
+    settings = setup.settings.model_dump(mode="json", exclude={"sha256", "bootstrap"})
     return {
         "settings": settings,
         "data": setup.dataset.accounting["sha256"],
