@@ -39,7 +39,9 @@ def texts(n: int = 90, seed: int = 0) -> list[tuple[str, str]]:
 def write(path: Path, rows: Iterable[Sequence[object]], header: Sequence[str] = ("text", "label")) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n").writerows([header, *rows])
+        csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n").writerows(
+            [header, *rows]
+        )
     return path
 
 

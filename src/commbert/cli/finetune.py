@@ -23,9 +23,9 @@ Made = Annotated[Path | None, typer.Option(help="Output; by default below --out.
 @app.command()
 def finetune(
     table: Annotated[Path, typer.Argument(help="CSV or TSV file with a header, a text column and a label column.")],
-    model: Annotated[
-        Path, typer.Option("--model", "-m", help="Folder of the encoder to start from.")
-    ] = Path("results/runs/final/final"),
+    model: Annotated[Path, typer.Option("--model", "-m", help="Folder of the encoder to start from.")] = Path(
+        "results/runs/final/final"
+    ),
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder of everything that is made, with a report in it.")
     ] = None,
@@ -42,7 +42,9 @@ def finetune(
     batch: Annotated[int | None, typer.Option(help="Rows of a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="At the end of the warm-up.")] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens of a text; longer ones are cut.")] = None,
-    best_metric: Annotated[str | None, typer.Option(help="macro_f1, accuracy, weighted_f1, loss; mae, rmse ...")] = None,
+    best_metric: Annotated[
+        str | None, typer.Option(help="macro_f1, accuracy, weighted_f1, loss; mae, rmse ...")
+    ] = None,
     patience: Annotated[int | None, typer.Option(help="Epochs without gain before stopping.")] = None,
     class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of split, head, order and dropout.")] = None,
@@ -90,9 +92,7 @@ def finetune(
         from commbert.stages import findings
         from commbert.stages import finetune as stage
 
-        result = stage.run(
-            section, run, paths=stage.FinetunePaths(table=table, model=model, **made), threads=n_threads
-        )
+        result = stage.run(section, run, paths=stage.FinetunePaths(table=table, model=model, **made), threads=n_threads)
         if out is not None:
             findings.run(
                 evaluation=made["evaluation_out"],

@@ -22,7 +22,7 @@ def majority(train: Examples, test: Examples, *, is_scoring: bool) -> NDArray[np
 def bag_of_tokens(
     train: Examples, test: Examples, *, n_tokens: int, is_scoring: bool, seed: int
 ) -> NDArray[np.float64] | NDArray[np.int64]:
-    """Return what TF-IDF of single tokens says of the test rows, by logistic regression or, of scores, ridge regression.
+    """Return what TF-IDF of single tokens says of the test rows: by logistic regression, for scores ridge regression.
 
     Args:
         train: What it learns from; of more rows than ``MAX_ROWS`` a sample.

@@ -67,7 +67,9 @@ class TrainerCheckpoints:
             if path.parent != self.folder and list(path.parent.glob(_PREFIX + "*")):
                 try:
                     other = read_json(path)
-                    keys = ", ".join(k for k in sorted({*other, *self.identity}) if other.get(k) != self.identity.get(k))
+                    keys = ", ".join(
+                        k for k in sorted({*other, *self.identity}) if other.get(k) != self.identity.get(k)
+                    )
                 except (ArtifactError, TypeError, AttributeError) as error:
                     keys = f"what nobody can say: {error}"
                 refused.append(f"{path.parent}: not resumed, it differs in {keys}")
@@ -80,13 +82,20 @@ class TrainerCheckpoints:
         files = {p.name: sha256_file(p) for p in sorted(folder.iterdir()) if p.is_file() and p.name != MANIFEST}
         write_json(folder / MANIFEST, {"about": {"identity": self._store.name}, "files": files})
 
+    def forget_but(self, *steps: int) -> None:
+        """Remove the checkpoints of all other steps."""
+        kept = {self.of_step(step) for step in steps}
+        for folder in self.folder.glob(_PREFIX + "*"):
+            if folder not in kept:
+                shutil.rmtree(folder)
+
     def of_step(self, step: int) -> Path:
         """Return the folder of the checkpoint of a step."""
         return self.folder / f"{_PREFIX}{step}"
 
     def newest(self) -> tuple[Sealed | None, list[str]]:
         """Return the newest whole checkpoint whose best one is whole too, and why newer ones were removed."""
-        removed = []
+        removed: list[str] = []
         found = [p for p in self.folder.glob(_PREFIX + "*") if p.name.removeprefix(_PREFIX).isdigit()]
         for folder in sorted(found, key=lambda p: int(p.name.removeprefix(_PREFIX)), reverse=True):
             try:

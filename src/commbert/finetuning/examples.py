@@ -56,6 +56,7 @@ def make_dataset(table: LabelledTable, settings: FinetuneSettings, where: str) -
     """
     is_scoring = settings.task == "scoring"
     classes = () if is_scoring else ordered(table.labels)
+    target: NDArray[Any]
     if is_scoring:
         target = _scores(table, settings, where)
     else:
@@ -67,7 +68,7 @@ def make_dataset(table: LabelledTable, settings: FinetuneSettings, where: str) -
         known = np.isin(target, target[split == 0])
         unknown = int((~known).sum())
         if unknown:
-            _tell_unknown(table, split, known, settings, where)
+            _tell_unknown(table, known, settings, where)
             split = np.where(known, split, -1).astype(np.int8)
             classes, target = _without_unknown(classes, target, split)
         if len(np.unique(target[split == 0])) < 2:
@@ -183,9 +184,7 @@ def _check_rows_of_classes(
         )
 
 
-def _tell_unknown(
-    table: LabelledTable, split: NDArray[np.int8], known: NDArray[np.bool_], settings: FinetuneSettings, where: str
-) -> None:
+def _tell_unknown(table: LabelledTable, known: NDArray[np.bool_], settings: FinetuneSettings, where: str) -> None:
     lacking = sorted({table.labels[place] for place in table.label[~known]})
     lines = ", ".join(map(str, table.line[~known][:_NAMED]))
     names = ", ".join(ascii(name[:60]) for name in lacking[:_NAMED])

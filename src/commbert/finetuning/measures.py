@@ -60,7 +60,9 @@ def class_estimates(table: Ints, *, n_resamples: int, seed: int) -> dict[str, An
     return {name: estimate(value, np.array(found[name]), n).as_dict() for name, value in values.items()}
 
 
-def accuracy_gain(is_right: NDArray[np.bool_], is_other_right: NDArray[np.bool_], *, n_resamples: int, seed: int) -> Any:
+def accuracy_gain(
+    is_right: NDArray[np.bool_], is_other_right: NDArray[np.bool_], *, n_resamples: int, seed: int
+) -> Any:
     """Return how much more accurate the first is than the other on the same rows, with its paired 95 % interval."""
     better, worse = int((is_right & ~is_other_right).sum()), int((~is_right & is_other_right).sum())
     n = len(is_right)

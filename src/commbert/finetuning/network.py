@@ -15,7 +15,21 @@ from commbert.nn.encoder import check_config
 _COPIED = tuple(name for name in FILES if name not in ("config.json", "model.safetensors"))
 
 
-def load_with_head(folder: Path, classes: tuple[str, ...], *, score_name: str, seed: int) -> BertForSequenceClassification:
+def check_encoder_folder(folder: Path) -> int:
+    """Return the positions of the encoder in a folder, the most tokens that it reads.
+
+    Raises:
+        ModelError: If the folder is missing, incomplete, unsafe, or no BERT.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"{folder}: expected a model folder, found none. Train one, or name another with --model.")
+    sizes = check_model_folder(folder, name=str(folder))
+    return int(sizes["max_position_embeddings"])
+
+
+def load_with_head(
+    folder: Path, classes: tuple[str, ...], *, score_name: str, seed: int
+) -> BertForSequenceClassification:
     """Load a folder's encoder in float32 under a head that is drawn with ``seed``, also where the folder has one.
 
     Only local safetensors are read, and no code of the folder is run. What the folder lacks of the pooler is drawn too.
@@ -29,9 +43,7 @@ def load_with_head(folder: Path, classes: tuple[str, ...], *, score_name: str, s
     Raises:
         ModelError: If the folder is missing, incomplete, unsafe, or no BERT.
     """
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: expected a model folder, found none. Train one, or name another with --model.")
-    check_model_folder(folder, name=str(folder))
+    check_encoder_folder(folder)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     torch.manual_seed(seed)

@@ -137,6 +137,8 @@ class _Recorder(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._checkpoints.seal(state.global_step)
+        # Trainer itself would remove the older one before this one is sealed.
+        self._checkpoints.forget_but(state.global_step, state.best_global_step)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.close()
@@ -148,7 +150,9 @@ class _Recorder(TrainerCallback):
             self._progress = None
 
 
-def train(model: BertForSequenceClassification, setup: Setup, checkpoints: TrainerCheckpoints, newest: Sealed | None) -> Outcome:
+def train(
+    model: BertForSequenceClassification, setup: Setup, checkpoints: TrainerCheckpoints, newest: Sealed | None
+) -> Outcome:
     """Train, from a checkpoint on if there is one; the weights are in the checkpoints of the outcome's steps.
 
     On a CPU a training that was cut off gives the bits of one that was not. A cut costs at most an epoch.
@@ -182,17 +186,17 @@ def train(model: BertForSequenceClassification, setup: Setup, checkpoints: Train
 
 
 def predict(model: BertForSequenceClassification, setup: Setup, examples: Examples) -> NDArray[np.float64]:
-    """Return [n, classes] probabilities of the rows, or [n] scores on the table's scale, for a model as it was trained."""
+    """Return the [n, classes] probabilities of the rows, or their [n] scores on the table's scale."""
     order = np.argsort(-examples.tokens.lengths(examples.row), kind="stable")
     rows, collate = _Rows(examples, setup), _collator(setup)
-    out = np.empty((len(examples), model.config.num_labels))
+    out = np.empty((len(examples), max(1, len(setup.dataset.classes))))
     model.eval()
     size = 4 * setup.settings.batch
     with torch.inference_mode():
         for begin in range(0, len(order), size):
             at = order[begin : begin + size]
-            batch = collate([rows[int(i)] for i in at]).to(setup.device)
-            batch.pop("labels")
+            found = collate([rows[int(i)] for i in at])
+            batch = {name: value.to(setup.device) for name, value in found.items() if name != "labels"}
             with torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.precision == "bf16"):
                 logits = model(**batch).logits
             out[at] = logits.double().cpu().numpy()
@@ -224,7 +228,6 @@ def _trainer(model: BertForSequenceClassification, setup: Setup, folder: Path, r
         remove_unused_columns=False,
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model=settings.metric,
         greater_is_better=settings.metric in _HIGHER_IS_BETTER,
@@ -284,7 +287,7 @@ def _weighted_loss(setup: Setup) -> Callable[..., Tensor] | None:
     counts = np.bincount(train.target, minlength=len(setup.dataset.classes))
     weights = torch.tensor(len(train) / (len(counts) * counts), dtype=torch.float32, device=setup.device)
 
-    def loss(outputs: Any, labels: Tensor, num_items_in_batch: object = None) -> Tensor:
+    def loss(outputs: Any, labels: Tensor, **_: object) -> Tensor:
         return functional.cross_entropy(outputs.logits.float(), labels, weight=weights)
 
     return loss

@@ -211,7 +211,7 @@ def section_from_json(section: type[S], text: str, *, where: str) -> S:
 
 
 def _without_removed(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out runs, fine-tunings and keys of ``model.base`` that a later file set to null: mappings of several files are merged."""
+    """Leave out what a later file set to null (runs, fine-tunings, keys of ``model.base``): mappings are merged."""
     out = dict(raw)
     for key in ("runs", "finetune"):
         if isinstance(out.get(key), dict):

@@ -6,7 +6,7 @@ from typing import Any
 
 from commbert.artifacts import read_json, write_text
 from commbert.errors import ArtifactError
-from commbert.reporting.finetuned import curves_figure, render_finetune_report, outcome_figure
+from commbert.reporting.finetuned import curves_figure, outcome_figure, render_finetune_report
 
 
 def run(*, evaluation: Path, report_out: Path, outcome_out: Path, curves_out: Path) -> dict[str, Any]:

@@ -28,10 +28,9 @@ from commbert.finetuning.measures import (
     score_estimates,
     score_figures,
 )
-from commbert.finetuning.network import load_with_head, save_with_head, with_scale
+from commbert.finetuning.network import check_encoder_folder, load_with_head, save_with_head, with_scale
 from commbert.finetuning.table import read_table
 from commbert.finetuning.training import Outcome, Setup, predict, train
-from commbert.modelfolder import check_model_folder
 from commbert.monitoring import machine
 from commbert.nn.devices import choose_device, choose_precision
 from commbert.nn.model import special_ids
@@ -95,7 +94,8 @@ def run(settings: FinetuneSettings, runtime: RuntimeSettings, *, paths: Finetune
 def _run(settings: FinetuneSettings, paths: FinetunePaths, device: torch.device, began_s: float) -> dict[str, Any]:
     setup = _setup(settings, paths, device)
     dataset = setup.dataset
-    model = load_with_head(paths.model, dataset.classes, score_name=settings.label, seed=settings.seed).to(device)
+    model = load_with_head(paths.model, dataset.classes, score_name=settings.label, seed=settings.seed)
+    torch.nn.Module.to(model, device)
     _tell(dataset, setup)
     checkpoints = TrainerCheckpoints(paths.checkpoints, _identity(setup, paths))
     with checkpoints.lock():
@@ -120,13 +120,12 @@ def _run(settings: FinetuneSettings, paths: FinetunePaths, device: torch.device,
 
 
 def _setup(settings: FinetuneSettings, paths: FinetunePaths, device: torch.device) -> Setup:
-    if paths.model.is_dir():
-        positions = check_model_folder(paths.model, name=str(paths.model))["max_position_embeddings"]
-        if settings.max_length > positions:
-            raise SettingsError(
-                f"finetune.max_length: expected at most {positions} tokens, the positions of {paths.model}, "
-                f"found {settings.max_length}."
-            )
+    positions = check_encoder_folder(paths.model)
+    if settings.max_length > positions:
+        raise SettingsError(
+            f"finetune.max_length: expected at most {positions} tokens, the positions of {paths.model}, "
+            f"found {settings.max_length}."
+        )
     tokenizer = load_tokenizer(paths.model)
     dataset = make_dataset(read_table(paths.table, settings, tokenizer), settings, str(paths.table))
     precision, reason = choose_precision(settings.precision, device)
