@@ -50,6 +50,7 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/explore.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sweep.smk"
+include: "workflow/rules/finetune.smk"
 
 
 localrules:
@@ -59,6 +60,7 @@ localrules:
     evaluate,
     report,
     sweep,
+    finetune,
 
 
 rule data:
@@ -94,6 +96,12 @@ rule report:
 rule sweep:
     input:
         rules.sweep_table.output.markdown,
+
+
+rule finetune:
+    input:
+        expand("results/finetune/{finetuning}/final", finetuning=CONFIG.finetune),
+        expand("reports/{finetuning}_finetune_report.md", finetuning=CONFIG.finetune),
 
 
 rule all:

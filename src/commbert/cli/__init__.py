@@ -8,6 +8,7 @@ from pathlib import Path
 from commbert.artifacts import free_gib
 from commbert.cli import data as _data
 from commbert.cli import explore as _explore
+from commbert.cli import finetune as _finetune
 from commbert.cli import inspect as _inspect
 from commbert.cli import release as _release
 from commbert.cli import runs as _runs
@@ -20,7 +21,7 @@ from commbert.training.launch import RENDEZVOUS
 __all__ = ["app", "main"]
 
 _log = logging.getLogger("commbert")
-_COMMANDS = (_data, _texts, _runs, _explore, _release, _inspect, _watch)
+_COMMANDS = (_data, _texts, _runs, _explore, _finetune, _release, _inspect, _watch)
 """Importing them registers their subcommands."""
 
 

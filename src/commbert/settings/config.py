@@ -13,6 +13,7 @@ from commbert.settings.baselines import BaselinesSettings
 from commbert.settings.corpus import CorpusSettings
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.explore import ExploreSettings
+from commbert.settings.finetune import FinetuneEntry
 from commbert.settings.model import ModelSettings, ScratchModel
 from commbert.settings.pairs import PairsSettings
 from commbert.settings.report import ReportSettings
@@ -62,6 +63,8 @@ class Config(Section):
     """What is shown of the word vectors."""
     sweep: SweepSettings = SweepSettings()
     """What the table of ablations compares."""
+    finetune: dict[Name, FinetuneEntry] = Field(default_factory=dict)
+    """Fine-tunings by name: what ``snakemake finetune`` makes."""
     runtime: RuntimeSettings = RuntimeSettings()
     """Where and how stages run; changes no result."""
     runs: dict[Name, RunSettings] = Field(default_factory=lambda: {"final": RunSettings()})
@@ -152,7 +155,7 @@ class Config(Section):
 
         ``runs`` holds those of the runs that it starts from, the nearest first.
         """
-        whole = self.model_dump(mode="json", exclude={"runtime", "runs", "sweep"})
+        whole = self.model_dump(mode="json", exclude={"runtime", "runs", "sweep", "finetune"})
         whole |= self._sections_of(run)
         starts = {name: self._sections_of(name) for name in self.starts_of(run)}
         for sections in starts.values():
@@ -240,6 +243,12 @@ def _problems_of_names(config: Config, where: str) -> Iterator[str]:
                 )
     if config.sweep.reference is not None and config.sweep.reference not in config.runs:
         yield f"{where} sweep.reference: expected a name of runs ({names}), found {config.sweep.reference!r}. Name one."
+    for name, entry in config.finetune.items():
+        if entry.model != "base" and entry.model not in config.runs and "/" not in entry.model:
+            yield (
+                f"{where} finetune.{name}.model: expected base, a name of runs ({names}), or a folder with a / in it, "
+                f"found {entry.model!r}. Name one."
+            )
     if not config.main_runs:
         yield (
             f"{where} runs: expected at least one run that is no ablation, found none. "
@@ -264,10 +273,11 @@ def section_from_json(section: type[S], text: str, *, where: str) -> S:
 
 
 def _without_removed(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out runs and keys of ``model.base`` that a later file set to null: mappings of several files are merged."""
+    """Leave out what a later file set to null (runs, fine-tunings, keys of ``model.base``): mappings are merged."""
     out = dict(raw)
-    if isinstance(out.get("runs"), dict):
-        out["runs"] = {name: run for name, run in out["runs"].items() if run is not None}
+    for key in ("runs", "finetune"):
+        if isinstance(out.get(key), dict):
+            out[key] = {name: entry for name, entry in out[key].items() if entry is not None}
     if isinstance(out.get("model"), dict) and isinstance(out["model"].get("base"), dict):
         base = {key: value for key, value in out["model"]["base"].items() if value is not None}
         out["model"] = {**out["model"], "base": base}

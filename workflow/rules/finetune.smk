@@ -1,0 +1,83 @@
+# Classes or scores of a labelled table, learnt by an encoder: one model and one report per entry of the section finetune.
+# Checkpoints are no outputs, as in train.smk.
+
+
+wildcard_constraints:
+    # Without entries nothing may match; an empty text would be no constraint.
+    finetuning="|".join(map(re.escape, CONFIG.finetune)) or "(?!)",
+
+
+def encoder_of(wildcards):
+    model = CONFIG.finetune[wildcards.finetuning].model
+    if model == "base":
+        return rules.base.output.folder
+    if model in CONFIG.runs:
+        return expand(rules.average_run.output.final, run=model)
+    return os.path.join(workflow.basedir, model)
+
+
+rule finetune_table:
+    input:
+        table=lambda wildcards: os.path.join(
+            workflow.basedir, CONFIG.finetune[wildcards.finetuning].table
+        ),
+        model=encoder_of,
+    output:
+        best=directory("results/finetune/{finetuning}/best"),
+        final=directory("results/finetune/{finetuning}/final"),
+        evaluation="results/finetune/{finetuning}/evaluation.json",
+    log:
+        text="results/logs/finetune.{finetuning}.log",
+        usage="results/logs/finetune.{finetuning}.usage.json",
+    benchmark:
+        "results/benchmarks/finetune.{finetuning}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    threads: CONFIG.runtime.threads
+    params:
+        settings=lambda wildcards: CONFIG.finetune[wildcards.finetuning]
+        .of_stage()
+        .as_json(),
+        code=code_digest("commbert.stages.finetune"),
+    shell:
+        "commbert finetune {input.table:q} --settings {params.settings:q} --model {input.model:q} "
+        "--checkpoints results/finetune/{wildcards.finetuning}/checkpoint --best-out {output.best} "
+        "--final-out {output.final} --evaluation-out {output.evaluation} --threads {threads} "
+        "--log {log.text} --usage {log.usage}"
+
+
+rule finetune_report:
+    input:
+        evaluation=rules.finetune_table.output.evaluation,
+    output:
+        markdown=report(
+            "reports/{finetuning}_finetune_report.md",
+            caption="../report/finetune_report.rst",
+            category="Reports",
+            labels={"run": "{finetuning}", "format": "Fine-tuning, Markdown"},
+        ),
+        outcome=report(
+            "reports/figures/{finetuning}_finetune_test.svg",
+            caption="../report/finetune_test.rst",
+            category="Figures",
+            labels={"run": "{finetuning}", "figure": "test rows of the fine-tuning"},
+        ),
+        curves=report(
+            "reports/figures/{finetuning}_finetune_curves.svg",
+            caption="../report/finetune_curves.rst",
+            category="Figures",
+            labels={"run": "{finetuning}", "figure": "curves of the fine-tuning"},
+        ),
+    log:
+        text="results/logs/findings.{finetuning}.log",
+        usage="results/logs/findings.{finetuning}.usage.json",
+    benchmark:
+        "results/benchmarks/findings.{finetuning}.tsv"
+    conda:
+        "../envs/commbert.yaml"
+    params:
+        code=code_digest("commbert.stages.findings"),
+        templates=templates_digest(),
+    shell:
+        "commbert findings --evaluation {input.evaluation} --report-out {output.markdown} "
+        "--outcome-out {output.outcome} --curves-out {output.curves} --log {log.text} --usage {log.usage}"
