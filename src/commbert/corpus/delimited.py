@@ -89,6 +89,35 @@ def delimited_rows(
         raise SourceError(f"{where}: expected a header, found an empty file.")
 
 
+def delimited_cells(
+    file: BinaryIO, delimiter: str, *, max_bytes: int, where: str
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line number and the cells, by column, of each row after the header; blank lines are no rows.
+
+    For tables that are read row by row as they are, without a template; a table of a header alone yields nothing.
+
+    Raises:
+        SourceError: As ``delimited_rows``; also, with the line, if a row is larger than ``max_bytes``.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), max_bytes + _PIECE_CHARS))
+    header: list[str] | None = None
+    for line, n_chars, pieces in _records(file, delimiter, max_bytes, where):
+        at = f"{where}, line {line}"
+        if pieces is None:
+            raise SourceError(f"{at}: expected a row of at most {max_bytes:,} bytes, found {n_chars:,} characters.")
+        cells = _cells(pieces, delimiter, at)
+        if header is None:
+            header = _header(cells, at)
+            continue
+        if len(cells) != len(header):
+            raise SourceError(
+                f"{at}: expected {len(header)} cells as in the header, found {len(cells)}. Is a quote or comma missing?"
+            )
+        yield line, dict(zip(header, cells, strict=True))
+    if header is None:
+        raise SourceError(f"{where}: expected a header, found an empty file.")
+
+
 def _header(cells: list[str], at: str) -> list[str]:
     twice = sorted({name for name in cells if cells.count(name) > 1}) if len(set(cells)) < len(cells) else []
     if twice:
