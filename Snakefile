@@ -47,6 +47,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/compare.smk"
 include: "workflow/rules/explore.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sweep.smk"
@@ -79,6 +80,7 @@ rule evaluate:
     input:
         expand("results/baselines/{name}/evaluation.json", name=BASELINES),
         expand("results/runs/{run}/evaluation.json", run=CONFIG.main_runs),
+        COMPARISONS,
 
 
 rule report:
@@ -97,3 +99,4 @@ rule all:
     input:
         rules.report.input,
         expand("results/runs/{run}/release", run=CONFIG.reported_runs),
+        COMPARISONS,

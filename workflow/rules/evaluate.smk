@@ -62,7 +62,7 @@ rule evaluate_base:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject=lambda wildcards, input: f"--model {input.model} --pooling {CONFIG.model.pooling}",
         code=code_digest("commbert.stages.evaluate"),
@@ -92,7 +92,7 @@ rule evaluate_vectors:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject=lambda wildcards, input: f"--vectors {input.vectors}",
         code=code_digest("commbert.stages.evaluate"),
@@ -121,7 +121,7 @@ rule evaluate_frequency:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject="--by-frequency",
         code=code_digest("commbert.stages.evaluate"),
@@ -156,7 +156,7 @@ rule evaluate_run:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject=lambda wildcards, input: " ".join(
             [
@@ -200,7 +200,7 @@ rule evaluate_average:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject=lambda wildcards, input: " ".join(
             [

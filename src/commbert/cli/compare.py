@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commbert.cli.asking import Device
 from commbert.cli.inspect import console
-from commbert.cli.options import Log, Usage, app, run_stage
+from commbert.cli.options import Log, Runtime, Usage, app, parsed, run_stage
+from commbert.monitoring import usable_threads
 
 if TYPE_CHECKING:
     from commbert.inference.comparing import Comparison
@@ -27,10 +27,11 @@ def compare(
     markdown: Annotated[Path | None, typer.Option(help="Write the tables to this Markdown file.")] = None,
     name_a: Annotated[str | None, typer.Option(help="What the first model is called; its folder if not given.")] = None,
     name_b: Annotated[str | None, typer.Option(help="What the second model is called.")] = None,
-    device: Device = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; that of runtime if not given.")] = None,
     bootstrap: Annotated[int, typer.Option(min=100, max=100_000, help="Resamples for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Draws the hidden words and the resamples.")] = 17,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as there are if not given.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads, at most.")] = 64,
+    runtime: Runtime = "{}",
     log: Log = None,
     usage: Usage = None,
 ) -> None:
@@ -46,9 +47,11 @@ def compare(
         from commbert.inference.comparing import compare as compare_models
         from commbert.inference.models import load_model
         from commbert.inspection.showing import json_line
+        from commbert.settings.runtime import RuntimeSettings
 
+        on_device = device or parsed(RuntimeSettings, runtime, "runtime").device
         files = [told_file(given) for given in on]
-        a, b = (load_model(folder, device=device) for folder in (model_a, model_b))
+        a, b = (load_model(folder, device=on_device) for folder in (model_a, model_b))
         names = (name_a or str(model_a), name_b or str(model_b))
         found = compare_models(a, b, files, names=names, n_resamples=bootstrap, seed=seed)
         if markdown is not None:
@@ -61,7 +64,7 @@ def compare(
             write_json(json, found.as_dict())
         return True
 
-    run_stage("compare", log, usage, work, threads)
+    run_stage("compare", log, usage, work, usable_threads(threads))
 
 
 def _print(found: "Comparison") -> None:

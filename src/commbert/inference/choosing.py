@@ -2,9 +2,9 @@
 
 The score of an option is its pseudo-log-likelihood (Salazar et al. 2020, arXiv:1910.14659, equation 1, summed over the
 option's pieces alone): each piece is hidden in turn, and its logarithmic probability given all else is taken. By that
-alone a word of several pieces is too likely: its other pieces give the hidden one away. ``word-l2r`` therefore hides the
-pieces to the right within the same word too (Kauf & Ivanova 2023, arXiv:2305.10588, section 3, PLL-word-l2r), which is
-the chain rule within the word. The mean over the pieces, not the sum, is compared, else the shortest option wins.
+alone a word of several pieces is too likely: its other pieces give the hidden one away. ``word-l2r`` therefore hides
+the pieces to the right within the same word too (Kauf & Ivanova 2023, arXiv:2305.10588, section 3, PLL-word-l2r), which
+is the chain rule within the word. The mean over the pieces, not the sum, is compared, else the shortest option wins.
 """
 
 import re

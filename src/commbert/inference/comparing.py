@@ -1,8 +1,8 @@
 """Two models on the same data: each figure before and after, and their difference with a paired interval.
 
 A figure's items are the same for both models (the hidden words, questions, pairs), and both are resampled alike: the
-interval is that of the difference, narrower than the two intervals would suggest. A difference whose 95 % interval holds
-0 is within noise.
+interval is that of the difference, narrower than the two intervals would suggest. A difference whose 95 % interval
+holds 0 is within noise.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
