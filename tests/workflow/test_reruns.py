@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow  # they share one run of the whole workflow, a min
 REPORT = {"report_run", "release_run"}
 AFTER_EVALUATION = {"evaluate_run", *REPORT}
 AFTER_AVERAGE = {"explore_run", *AFTER_EVALUATION}
-AFTER_TRAINING = {"average_run", *AFTER_AVERAGE}
+AFTER_TRAINING = {"average_run", "compare_run", *AFTER_AVERAGE}
 AFTER_MODEL = {"train_run", *AFTER_TRAINING}
 BESIDE = {"evaluate_base", "evaluate_vectors", "evaluate_frequency"}
 AFTER_WINDOWS = {*AFTER_MODEL, *BESIDE}
@@ -59,7 +59,8 @@ MATRIX = [
     ("training.max_steps", 5, AFTER_MODEL),
     ("training.validate_every_steps", "epoch", AFTER_MODEL),
     ("evaluation.windows", 21, {*BESIDE, *AFTER_EVALUATION}),
-    ("evaluation.bootstrap", 101, {*BESIDE, *AFTER_EVALUATION}),
+    ("evaluation.bootstrap", 101, {*BESIDE, "compare_run", *AFTER_EVALUATION}),
+    ("evaluation.questions", None, REPORT),
     ("evaluation.telling_words", ["harq"], {*BESIDE, *AFTER_AVERAGE}),
     ("explore.neighbours", 9, {"explore_run", *REPORT}),
     ("sweep.seeds", [1], set()),

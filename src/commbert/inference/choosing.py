@@ -23,7 +23,8 @@ from commbert.inference.questions import Question, option_problem
 
 Scoring = Literal["word-l2r", "plain"]
 SCORINGS: tuple[Scoring, ...] = ("word-l2r", "plain")
-_SLOT = re.compile(r"\[MASK\]|(?<!\w)_{3,}(?!\w)")
+# Within a name, underscores are the name's own; Chinese is written without spaces.
+_SLOT = re.compile(r"\[MASK\]|(?<![A-Za-z0-9_])_{3,}(?![A-Za-z0-9_])")
 _QUESTIONS_AT_ONCE = 128
 
 Floats = NDArray[np.float64]
