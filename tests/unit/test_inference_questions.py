@@ -154,3 +154,10 @@ def test_a_column_that_is_named_and_absent_is_refused(tmp_path):
     text = "question,A,B\nq,x,y\n"
     assert "expected a column 'f'" in refusal(tmp_path, text, columns=QuestionColumns(question="f"))
     assert "'one'" in refusal(tmp_path, text, columns=QuestionColumns(options=("one", "B")))
+
+
+@pytest.mark.parametrize(("name", "text"), [("q.csv", "question,A,B\nq,{},y\n"), ("q.jsonl", '{{"question": "{}"}}\n')])
+def test_a_row_of_more_than_a_mebibyte_is_refused_by_its_line(tmp_path, name, text):
+    message = refusal(tmp_path, text.format("x" * 2**20), name)
+    assert "expected a row of at most 1,048,576 bytes" in message
+    assert f"line {2 if name == 'q.csv' else 1}" in message

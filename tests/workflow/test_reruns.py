@@ -65,7 +65,7 @@ MATRIX = [
     ("explore.neighbours", 9, {"explore_run", *REPORT}),
     ("sweep.seeds", [1], set()),
     # The run that was a column of another one now has a report of its own.
-    ("report.compare_with", ["base"], {"explore_run", *REPORT}),
+    ("report.compare_with", ["base"], {"explore_run", "compare_run", *REPORT}),
     ("runtime.processes", 2, set()),
     ("runtime.checkpoint_every_s", 5.0, set()),
 ]
@@ -262,7 +262,7 @@ def test_a_deleted_intermediate_file_reruns_nothing(run_copy: Path, plan: Callab
         ("train", {"base", *DATA, *TEXTS, "texts", "model", "train_run", "average_run"}),
         (
             "reports/final_training_report.md",
-            {"base", *DATA, "texts", "model", "baseline", *TEXTS, *AFTER_WINDOWS} - {"release_run"},
+            {"base", *DATA, "texts", "model", "baseline", *TEXTS, *AFTER_WINDOWS} - {"release_run", "compare_run"},
         ),
     ],
 )

@@ -6,7 +6,9 @@ ends of rows are found here, and each row alone is given to it.
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from commbert.corpus.rows import TOO_LARGE, Row, filled_row
@@ -54,67 +56,73 @@ class _Cells:
                 self._state = "plain"
 
 
+@dataclass(frozen=True)
+class CellRow:
+    """A row of a table as it was written; the first one of a table is its header."""
+
+    line: int
+    """Where it begins; the first line of the file is 1."""
+    n_chars: int
+    cells: list[str] | None
+    """As many as the header has; None where the row is larger than was asked for."""
+
+
 def delimited_rows(
     file: BinaryIO, template: RowTemplate, delimiter: str, *, max_bytes: int, where: str
 ) -> Iterator[Row]:
-    """Yield the rows after the header; blank lines are no rows.
+    """Yield the rows after the header, filled into a template; blank lines are no rows.
+
+    Raises:
+        SourceError: As ``delimited_cells``, and if the template names a column that the header lacks.
+    """
+    with closing(delimited_cells(file, delimiter, max_bytes=max_bytes, where=where)) as rows:
+        first = next(rows)
+        header = first.cells or []
+        template.check_columns(header, f"{where}, line {first.line}")
+        for number, row in enumerate(rows, start=1):
+            if row.cells is None:
+                yield Row(number, row.n_chars, None, TOO_LARGE)
+            else:
+                yield filled_row(number, template.filled(dict(zip(header, row.cells, strict=True))), max_bytes)
+
+
+def delimited_cells(file: BinaryIO, delimiter: str, *, max_bytes: int, where: str) -> Generator[CellRow, None, None]:
+    """Yield the header and then each row, with the line where it begins; blank lines are no rows.
+
+    Cells are text as it stands there: ``null``, ``NA`` and ``nan`` are words like others, and an empty cell is "".
+
+    Args:
+        file: Its bytes, UTF-8, with or without a byte order mark.
+        delimiter: Between two cells.
+        max_bytes: Of a row; of a larger one only the size is told.
+        where: What messages call the file.
 
     Raises:
         SourceError: With the line, if a quote is not closed, a row has more or fewer cells than the header, the header
-            names a column twice or lacks one, or a byte is NUL or no UTF-8.
+            names a column twice or is missing, or a byte is NUL or no UTF-8.
     """
     # A cell is never longer than its row, which is held only up to max_bytes; this limit is the module's own.
     csv.field_size_limit(max(csv.field_size_limit(), max_bytes + _PIECE_CHARS))
-    header: list[str] | None = None
-    number = 0
-    for line, n_chars, pieces in _records(file, delimiter, max_bytes, where):
-        at = f"{where}, line {line}"
-        if header is None:
-            if pieces is None:
-                raise SourceError(f"{at}: expected a header, found a row of {n_chars:,} characters; is this a table?")
-            header = _header(_cells(pieces, delimiter, at), at)
-            template.check_columns(header, at)
-            continue
-        number += 1
-        if pieces is None:
-            yield Row(number, n_chars, None, TOO_LARGE)
-            continue
-        cells = _cells(pieces, delimiter, at)
-        if len(cells) != len(header):
-            raise SourceError(
-                f"{at}: expected {len(header)} cells as in the header, found {len(cells)}. Is a quote or comma missing?"
-            )
-        yield filled_row(number, template.filled(dict(zip(header, cells, strict=True))), max_bytes)
-    if header is None:
-        raise SourceError(f"{where}: expected a header, found an empty file.")
-
-
-def delimited_cells(
-    file: BinaryIO, delimiter: str, *, max_bytes: int, where: str
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line number and the cells, by column, of each row after the header; blank lines are no rows.
-
-    For tables that are read row by row as they are, without a template; a table of a header alone yields nothing.
-
-    Raises:
-        SourceError: As ``delimited_rows``; also, with the line, if a row is larger than ``max_bytes``.
-    """
-    csv.field_size_limit(max(csv.field_size_limit(), max_bytes + _PIECE_CHARS))
-    header: list[str] | None = None
-    for line, n_chars, pieces in _records(file, delimiter, max_bytes, where):
-        at = f"{where}, line {line}"
-        if pieces is None:
-            raise SourceError(f"{at}: expected a row of at most {max_bytes:,} bytes, found {n_chars:,} characters.")
-        cells = _cells(pieces, delimiter, at)
-        if header is None:
-            header = _header(cells, at)
-            continue
-        if len(cells) != len(header):
-            raise SourceError(
-                f"{at}: expected {len(header)} cells as in the header, found {len(cells)}. Is a quote or comma missing?"
-            )
-        yield line, dict(zip(header, cells, strict=True))
-    if header is None:
+    n_cells: int | None = None
+    with closing(_records(file, delimiter, max_bytes, where)) as records:
+        for line, n_chars, pieces in records:
+            at = f"{where}, line {line}"
+            if n_cells is None:
+                if pieces is None:
+                    raise SourceError(
+                        f"{at}: expected a header, found a row of {n_chars:,} characters; is this a table?"
+                    )
+                header = _header(_cells(pieces, delimiter, at), at)
+                n_cells = len(header)
+                yield CellRow(line, n_chars, header)
+                continue
+            cells = None if pieces is None else _cells(pieces, delimiter, at)
+            if cells is not None and len(cells) != n_cells:
+                raise SourceError(
+                    f"{at}: expected {n_cells} cells as in the header, found {len(cells)}. Is a quote or comma missing?"
+                )
+            yield CellRow(line, n_chars, cells)
+    if n_cells is None:
         raise SourceError(f"{where}: expected a header, found an empty file.")
 
 
@@ -137,7 +145,9 @@ def _cells(pieces: list[str], delimiter: str, at: str) -> list[str]:
     return rows[0]
 
 
-def _records(file: BinaryIO, delimiter: str, max_bytes: int, where: str) -> Iterator[tuple[int, int, list[str] | None]]:
+def _records(
+    file: BinaryIO, delimiter: str, max_bytes: int, where: str
+) -> Generator[tuple[int, int, list[str] | None], None, None]:
     """Yield each record's first line number, size, and text; no text where it is larger than ``max_bytes``."""
     line = 0
     with _Lines(file) as lines:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from commbert.corpus.delimited import delimited_cells
 from commbert.errors import DataError, SourceError
+from commbert.inference.questions import cells_by_column
 
 KINDS = ("text", "code", "questions", "similarity", "pairs", "terms")
 MOST_TEXTS = 2000
@@ -122,7 +122,7 @@ def read_labelled_pairs(path: Path) -> tuple[list[str], list[str], NDArray[np.bo
     try:
         with path.open("rb") as file:
             delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            for line, row in delimited_cells(file, delimiter, max_bytes=_MAX_ROW_BYTES, where=str(path)):
+            for line, row in cells_by_column(file, delimiter, where=str(path)):
                 missing = sorted({"a", "b", "label"} - row.keys())
                 if missing:
                     raise DataError(f"{path}: expected the columns a, b, label, found no {missing[0]}. Add it.")

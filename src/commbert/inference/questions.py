@@ -6,9 +6,10 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from commbert.corpus.delimited import delimited_cells
 from commbert.corpus.jsonlines import json_objects
@@ -110,9 +111,26 @@ def read_questions(path: Path, columns: QuestionColumns | None = None, *, skips_
 def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with path.open("rb") as file:
         if delimiter:
-            yield from delimited_cells(file, delimiter, max_bytes=_MAX_ROW_BYTES, where=str(path))
+            yield from cells_by_column(file, delimiter, where=str(path))
         else:
             yield from json_objects(file, max_bytes=_MAX_ROW_BYTES, where=str(path))
+
+
+def cells_by_column(file: BinaryIO, delimiter: str, *, where: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the line and the cells, by column, of each row below the header.
+
+    Raises:
+        SourceError: As ``delimited_cells``; also, with the line, if a row has more than 1 MiB.
+    """
+    with closing(delimited_cells(file, delimiter, max_bytes=_MAX_ROW_BYTES, where=where)) as rows:
+        header = next(rows).cells or []
+        for row in rows:
+            if row.cells is None:
+                raise SourceError(
+                    f"{where}, line {row.line}: expected a row of at most {_MAX_ROW_BYTES:,} bytes, "
+                    f"found {row.n_chars:,} characters. Is a quote missing?"
+                )
+            yield row.line, dict(zip(header, row.cells, strict=True))
 
 
 def _names(found: Sequence[str], columns: QuestionColumns, at: str) -> _Names:
