@@ -149,6 +149,10 @@ def test_special_tokens_in_an_option_are_text(model):
     assert [o.n_pieces for o in found] == [6, 6, 4, 2]
 
 
+def test_an_option_of_which_a_part_is_known_is_scored(model):
+    assert [o.n_pieces for o in choose(model, "the ____", ["mac 基", "rlc"])] == [4, 3]
+
+
 def test_chinese_characters_are_words_of_their_own(tmp_path, monkeypatch):
     entries = [*tiny.vocabulary(), *CHINESE]
     monkeypatch.setattr(tiny, "vocabulary", lambda: entries)
