@@ -1,15 +1,15 @@
 # A run beside what it started from, on the same words, questions and pairs: half a minute. The start model has no trained
 # MLM head; the run base_head, where there is one, is the start model with such a head.
-def compared_with(wildcards):
-    """Return the model that a run is compared with."""
-    if "base_head" in CONFIG.runs and not wildcards.run.startswith("base_head"):
-        return expand(rules.average_run.output.final, run="base_head")
-    return expand(rules.model.output.folder, run=name_and_seed(wildcards.run)[0])
 
 
 rule compare_run:
     input:
-        start=compared_with,
+        start=lambda wildcards: (
+            expand(rules.average_run.output.final, run="base_head")
+            if "base_head" in CONFIG.runs
+            and name_and_seed(wildcards.run)[0] != "base_head"
+            else expand(rules.model.output.folder, run=name_and_seed(wildcards.run)[0])
+        ),
         final=rules.average_run.output.final,
         terms=OWN_TABLES["terms"],
         similarity=OWN_TABLES["similarity"],
