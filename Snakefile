@@ -47,6 +47,7 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/compare.smk"
 include: "workflow/rules/explore.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sweep.smk"
@@ -85,6 +86,7 @@ rule evaluate:
             name=[name for name in BASELINES if name in CONFIG.report.beside],
         ),
         expand("results/runs/{run}/evaluation.json", run=CONFIG.main_runs),
+        COMPARISONS,
 
 
 rule report:
@@ -109,3 +111,4 @@ rule all:
     input:
         rules.report.input,
         expand("results/runs/{run}/release", run=CONFIG.reported_runs),
+        COMPARISONS,

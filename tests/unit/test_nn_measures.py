@@ -99,6 +99,6 @@ def test_scoring_leaves_the_model_in_training_mode_and_without_gradient(windows)
 
 def test_loss_and_rank_by_hand():
     logits = torch.tensor([[1.0, 2.0, 5.0], [1.0, 2.0, 5.0]]).log()
-    loss, rank = measures._loss_and_rank(logits, torch.tensor([2, 0]))
+    loss, rank = measures.loss_and_rank(logits, torch.tensor([2, 0]))
     assert loss == pytest.approx([math.log(8 / 5), math.log(8)], rel=1e-6)
     assert rank.tolist() == [0, 2]

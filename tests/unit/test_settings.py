@@ -342,3 +342,9 @@ def test_a_run_may_average_with_its_own_share():
 def test_values_that_no_validation_or_average_has_are_refused(section, changes):
     [name] = changes
     assert f"config.yaml {section}.{name}: expected" in message_of(raw(**{section: changes}))
+
+
+def test_the_questions_are_no_setting_of_one_models_figures():
+    found = config.load(raw(evaluation={"questions": "mine.csv"})).evaluation
+    assert found.questions == "mine.csv"
+    assert found.of_figures() == config.load(raw(evaluation={"questions": None})).evaluation

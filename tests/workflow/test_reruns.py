@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow  # they share one run of the whole workflow, a min
 REPORT = {"report_run", "release_run"}
 AFTER_EVALUATION = {"evaluate_run", *REPORT}
 AFTER_AVERAGE = {"explore_run", *AFTER_EVALUATION}
-AFTER_TRAINING = {"average_run", *AFTER_AVERAGE}
+AFTER_TRAINING = {"average_run", "compare_run", *AFTER_AVERAGE}
 AFTER_MODEL = {"train_run", *AFTER_TRAINING}
 BESIDE = {"evaluate_base", "evaluate_vectors", "evaluate_frequency"}
 AFTER_WINDOWS = {*AFTER_MODEL, *BESIDE}
@@ -59,12 +59,13 @@ MATRIX = [
     ("training.max_steps", 5, AFTER_MODEL),
     ("training.validate_every_steps", "epoch", AFTER_MODEL),
     ("evaluation.windows", 21, {*BESIDE, *AFTER_EVALUATION}),
-    ("evaluation.bootstrap", 101, {*BESIDE, *AFTER_EVALUATION}),
+    ("evaluation.bootstrap", 101, {*BESIDE, "compare_run", *AFTER_EVALUATION}),
+    ("evaluation.questions", None, REPORT),
     ("evaluation.telling_words", ["harq"], {*BESIDE, *AFTER_AVERAGE}),
     ("explore.neighbours", 9, {"explore_run", *REPORT}),
     ("sweep.seeds", [1], set()),
     # The run that was a column of another one now has a report of its own.
-    ("report.compare_with", ["base"], {"explore_run", *REPORT}),
+    ("report.compare_with", ["base"], {"explore_run", "compare_run", *REPORT}),
     ("runtime.processes", 2, set()),
     ("runtime.checkpoint_every_s", 5.0, set()),
 ]
@@ -261,7 +262,7 @@ def test_a_deleted_intermediate_file_reruns_nothing(run_copy: Path, plan: Callab
         ("train", {"base", *DATA, *TEXTS, "texts", "model", "train_run", "average_run"}),
         (
             "reports/final_training_report.md",
-            {"base", *DATA, "texts", "model", "baseline", *TEXTS, *AFTER_WINDOWS} - {"release_run"},
+            {"base", *DATA, "texts", "model", "baseline", *TEXTS, *AFTER_WINDOWS} - {"release_run", "compare_run"},
         ),
     ],
 )

@@ -72,7 +72,7 @@ rule evaluate_base:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         # A head that the base model's file holds came trained; where it holds none, nothing is measured of it. A model
         # that was drawn anew has heads that nobody trained.
@@ -106,7 +106,7 @@ rule evaluate_vectors:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject=lambda wildcards, input: f"--vectors {input.vectors}",
         code=code_digest("commbert.stages.evaluate"),
@@ -135,7 +135,7 @@ rule evaluate_frequency:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject="--by-frequency",
         code=code_digest("commbert.stages.evaluate"),
@@ -170,7 +170,7 @@ rule evaluate_run:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject=lambda wildcards, input: (
             f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}"
@@ -208,7 +208,7 @@ rule evaluate_average:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
     params:
-        settings=lambda wildcards: CONFIG.evaluation.as_json(),
+        settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject=lambda wildcards, input: (
             f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}"

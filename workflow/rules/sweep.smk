@@ -38,7 +38,7 @@ rule sweep_table:
     conda:
         "../envs/commbert.yaml"
     params:
-        settings=CONFIG.evaluation.as_json(),
+        settings=CONFIG.evaluation.of_figures().as_json(),
         plan=CONFIG.sweep_plan(),
         others=[f"--other={name}" for name in BASELINES],
         shares=[f"--share={share}" for share in CONFIG.sweep.averages],

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 
 from commbert.artifacts import free_gib
+from commbert.cli import choose as _choose
+from commbert.cli import compare as _compare
 from commbert.cli import data as _data
 from commbert.cli import explore as _explore
 from commbert.cli import finetune as _finetune
@@ -21,7 +23,7 @@ from commbert.training.launch import RENDEZVOUS
 __all__ = ["app", "main"]
 
 _log = logging.getLogger("commbert")
-_COMMANDS = (_data, _texts, _runs, _explore, _finetune, _release, _inspect, _watch)
+_COMMANDS = (_data, _texts, _runs, _explore, _finetune, _release, _inspect, _watch, _choose, _compare)
 """Importing them registers their subcommands."""
 
 

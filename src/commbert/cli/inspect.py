@@ -46,7 +46,7 @@ def show(
     from commbert.inspection.rows import checked_columns, row_numbers, take
     from commbert.inspection.showing import json_line, print_heading, print_rows
 
-    console = _console(width)
+    terminal = console(width)
     for table in open_tables(path):
         chosen = checked_columns(table, columns.split(",")) if columns is not None else None
         numbers = row_numbers(table.n_rows, rows, skip=skip, sample=sample)
@@ -55,9 +55,9 @@ def show(
             for row in told.rows:
                 typer.echo(json_line(row))
             continue
-        print_heading(console, table)
-        print_rows(console, told, numbers)
-        console.print()
+        print_heading(terminal, table)
+        print_rows(terminal, told, numbers)
+        terminal.print()
 
 
 @data_app.command()
@@ -76,19 +76,20 @@ def stats(
     from commbert.inspection.showing import json_line, print_heading
     from commbert.inspection.statistics import statistics
 
-    console = _console(width)
+    terminal = console(width)
     for path in paths:
         for table in open_tables(path):
             told = statistics(table)
             if json:
                 typer.echo(json_line(told))
                 continue
-            print_heading(console, table)
-            print_figures(console, told)
-            console.print()
+            print_heading(terminal, table)
+            print_figures(terminal, told)
+            terminal.print()
 
 
-def _console(width: int | None) -> "Console":
+def console(width: int | None) -> "Console":
+    """Return a terminal that shows text as it is, so many columns wide, or as wide as it is."""
     from rich.console import Console
 
     if isinstance(sys.stdout, io.TextIOWrapper):

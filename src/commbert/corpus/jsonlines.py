@@ -32,6 +32,26 @@ def json_rows(file: BinaryIO, template: RowTemplate, *, max_bytes: int, where: s
             yield filled_row(number, template, row, max_bytes, at)
 
 
+def json_objects(file: BinaryIO, *, max_bytes: int, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the line number and the object of each line; numbers as text, spelt as they are written.
+
+    Raises:
+        SourceError: With the line, if it is no JSON object, holds NaN or half a character, or is larger than
+            ``max_bytes``.
+    """
+    for line, (n_bytes, raw) in enumerate(_lines(file, max_bytes), start=1):
+        at = f"{where}, line {line}"
+        if raw is None:
+            raise SourceError(f"{at}: expected a row of at most {max_bytes:,} bytes, found {n_bytes:,}.")
+        if raw.strip():
+            found = _object(raw.removeprefix(_BOM) if line == 1 else raw, at)
+            try:
+                json.dumps(found, ensure_ascii=False).encode()
+            except UnicodeEncodeError as error:
+                raise SourceError(f"{at}: expected text, found half of a character (a lone surrogate).") from error
+            yield line, found
+
+
 def _lines(file: BinaryIO, max_bytes: int) -> Iterator[tuple[int, bytes | None]]:
     while raw := file.readline(max_bytes + 1):
         n_bytes, kept = len(raw), raw if len(raw) <= max_bytes or raw.endswith(b"\n") else None

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 
-from commbert.artifacts import read_json
+from commbert.artifacts import MANIFEST, read_json
 from commbert.errors import ModelError
 from commbert.modelfolder import check_model_folder
 from commbert.nn.devices import choose_device
@@ -31,8 +32,11 @@ class AskedModel:
 
     @cached_property
     def lacks(self) -> tuple[str, ...]:
-        """Which of ``mlm_head``, ``pooler``, ``nsp_head`` the folder has no weights for."""
-        return tuple(missing_parts(self.folder))
+        """Which of ``mlm_head``, ``pooler``, ``nsp_head`` the folder has no weights for, or random ones.
+
+        Folders of runs are saved whole; their manifest says what was drawn, and what was trained since.
+        """
+        return tuple(dict.fromkeys([*missing_parts(self.folder), *_drawn_and_untrained(self.folder)]))
 
     @property
     def most_tokens(self) -> int:
@@ -63,6 +67,24 @@ class AskedModel:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without [CLS] and [SEP]."""
         return encode_words(self.tokenizer, texts)
+
+
+def _drawn_and_untrained(folder: Path) -> list[str]:
+    """Return the parts that a run of ours drew at random and no objective of its training changed."""
+    if not (folder / MANIFEST).is_file():
+        return []
+    about = read_json(folder / MANIFEST)
+    drawn = _within(about, "about", "summary", "parts_drawn_anew")
+    weights = _within(about, "about", "identity", "settings", "objectives")
+    trained = {name for name, weight in weights.items() if weight} if isinstance(weights, dict) else set()
+    by = {"mlm_head": "mlm", "pooler": "nsp", "nsp_head": "nsp"}
+    return [part for part in drawn if by.get(part, "") not in trained] if isinstance(drawn, list) else []
+
+
+def _within(value: Any, *names: str) -> Any:
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def load_model(folder: Path, *, device: str = "auto") -> AskedModel:

@@ -169,7 +169,7 @@ def mlm_scores(
             packed = pack(masked.input_ids, lengths, specials).to(device)
             logits = model.mlm_logits(model.hidden_states(packed, torch.from_numpy(places).to(device))).float()
             labels = torch.from_numpy(masked.labels).to(device)
-            loss, rank = _loss_and_rank(logits, labels)
+            loss, rank = loss_and_rank(logits, labels)
             place = masked.positions - (np.cumsum(lengths) - lengths)[window]
             parts.append((rows[window], masked.labels, loss, rank, place))
     model.train(was_training)
@@ -243,9 +243,10 @@ def nsp_scores(
     return NspScores(loss, is_right)
 
 
-def _loss_and_rank(
+def loss_and_rank(
     logits: Float[Tensor, "n v"], labels: Int[Tensor, "n"]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the cross-entropy of each label in nats, and how many entries have a higher logit than it."""
     own = logits.gather(1, labels[:, None])
     loss = torch.logsumexp(logits, 1) - own[:, 0]
     rank = (logits > own).sum(1)

@@ -81,7 +81,9 @@ def read_usage(
                 of_shards.setdefault(stage, []).append(read_json(path))
             elif (stage == "fetch" and subject in sources) or (not subject and stage in _WHOLE):
                 found.append(_record(f"{stage} {subject}".strip() + mark, "run", [read_json(path)], cost))
-            elif stage not in ("report", "release", "fetch") and (made_it or subject in {run, "base", *others}):
+            elif stage not in ("report", "release", "compare", "fetch") and (
+                made_it or subject in {run, "base", *others}
+            ):
                 serves = "run" if made_it else "comparison"
                 nodes = sorted(path.parent.glob(f"{stage}.{subject}.node*.usage.json"))
                 found.append(_record(f"{stage} {subject}", serves, [read_json(path)], cost, nodes=nodes))

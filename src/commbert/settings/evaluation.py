@@ -19,13 +19,16 @@ class EvaluationSettings(Section):
     briefs: Annotated[int, Field(ge=2)] = 500
     """Functions whose brief is looked for among their code, at most."""
     terms: str = "resources/evaluation/terms_3gpp.csv"
-    """CSV table of acronyms and expansions; this and the next three: paths from the folder of the workflow."""
+    """CSV table of acronyms and expansions; this and the next four: paths from the folder of the workflow."""
     opposites: str = "resources/evaluation/opposites.csv"
     """CSV table of parts of identifiers that are opposites."""
     similarity: str = "resources/evaluation/general_similarity.csv"
     """CSV table of pairs of general English with graded relation."""
     general_text: str = "resources/evaluation/general_text.txt"
     """Sentences of general English, one a line."""
+    questions: str | None = "resources/evaluation/questions_5g.csv"
+    """Multiple-choice questions (question, A.. or option_1.., answer, domain) that a run and the model it started
+    from are compared on; null = no comparison."""
     random_pairs: Annotated[int, Field(ge=10)] = 20_000
     """Random word pairs for the mean cosine."""
     bootstrap: Annotated[int, Field(ge=100, le=100_000)] = 1000
@@ -36,3 +39,7 @@ class EvaluationSettings(Section):
     """Neighbours of each telling word."""
     seed: Seed = 17
     """Draws samples, masks and resamples."""
+
+    def of_figures(self) -> "EvaluationSettings":
+        """Return what the figures of one model depend on: they ask no questions."""
+        return self.model_copy(update={"questions": None})

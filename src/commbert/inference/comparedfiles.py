@@ -1,0 +1,139 @@
+"""Files that models are compared on: what kind each is, and how texts and pairs are read."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from commbert.errors import DataError, SourceError
+from commbert.inference.questions import cells_by_column
+
+KINDS = ("text", "code", "questions", "similarity", "pairs", "terms")
+MOST_TEXTS = 2000
+"""Texts of a file that are measured; of more, so many are taken evenly."""
+_CODE_CHARS = 600
+"""Characters of lines of code that are one text."""
+_HEADERS = {
+    "terms": {"acronym", "expansion"},
+    "similarity": {"a", "b", "relation"},
+    "pairs": {"a", "b", "label"},
+    "questions": {"question"},
+}
+_MAX_ROW_BYTES = 2**20
+
+
+@dataclass(frozen=True)
+class ComparedFile:
+    """A file and what it holds."""
+
+    kind: str
+    """One of ``KINDS``: ``text`` is one text a line, ``code`` a file of lines that belong together."""
+    path: Path
+
+
+def told_file(given: str) -> ComparedFile:
+    """Return a file of the command line: ``kind:path``, or a path whose header or name tells the kind.
+
+    Raises:
+        DataError: If there is no such file, or a table whose kind its columns do not tell.
+    """
+    prefix, colon, rest = given.partition(":")
+    if colon and prefix in KINDS:
+        _there(Path(rest))
+        return ComparedFile(prefix, Path(rest))
+    path = Path(given)
+    _there(path)
+    suffix = path.suffix.lower()
+    if suffix in (".jsonl", ".ndjson"):
+        return ComparedFile("questions", path)
+    if suffix not in (".csv", ".tsv"):
+        return ComparedFile("text" if suffix in (".txt", ".md", "") else "code", path)
+    columns = _header(path, "," if suffix == ".csv" else "\t")
+    for kind, wanted in _HEADERS.items():
+        if wanted <= columns:
+            return ComparedFile(kind, path)
+    told = "; ".join(f"{kind}: {', '.join(sorted(wanted))}" for kind, wanted in _HEADERS.items())
+    raise DataError(
+        f"{path}: expected columns that tell what the table is ({told}), found {', '.join(sorted(columns))[:200]!a}. "
+        f"Say it, as in {'questions'}:{path.name}."
+    )
+
+
+def _there(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file to compare on, found none. Kinds before a path: {', '.join(KINDS)}.")
+
+
+def _header(path: Path, delimiter: str) -> set[str]:
+    with path.open("rb") as file:
+        first = file.readline(_MAX_ROW_BYTES)
+    text = first.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    return {name.strip().lower() for row in csv.reader([text], delimiter=delimiter) for name in row}
+
+
+def read_texts(file: ComparedFile) -> list[str]:
+    """Read the texts of a file: its lines, or for code pieces of some lines each; blank ones are none.
+
+    Of more than ``MOST_TEXTS``, so many are taken at even distances.
+
+    Raises:
+        DataError: If it is no UTF-8, with the line, or holds no text.
+    """
+    lines: list[str] = []
+    for number, raw in enumerate(file.path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        try:
+            lines.append(raw.decode().rstrip())
+        except UnicodeDecodeError as error:
+            raise DataError(f"{file.path}, line {number}: expected UTF-8, found other bytes. Convert it.") from error
+    texts = _pieces(lines) if file.kind == "code" else [line for line in lines if line]
+    if not texts:
+        raise DataError(f"{file.path}: expected at least one line of text, found none. Choose another file.")
+    if len(texts) <= MOST_TEXTS:
+        return texts
+    return [texts[i] for i in np.linspace(0, len(texts) - 1, MOST_TEXTS).astype(np.int64)]
+
+
+def _pieces(lines: list[str]) -> list[str]:
+    """Return lines laid together as long as they are short enough together."""
+    out: list[str] = []
+    piece: list[str] = []
+    n_chars = 0
+    for line in lines:
+        if piece and n_chars + len(line) > _CODE_CHARS:
+            out.append("\n".join(piece))
+            piece, n_chars = [], 0
+        if line:
+            piece.append(line)
+            n_chars += len(line) + 1
+    return [*out, "\n".join(piece)] if piece else out
+
+
+def read_labelled_pairs(path: Path) -> tuple[list[str], list[str], NDArray[np.bool_]]:
+    """Read a table with the columns a, b (texts) and label: 1 for related pairs, 0 for others; further columns may be.
+
+    Raises:
+        DataError: With the line, if a text is empty or a label neither 1 nor 0, or all pairs are of one kind.
+    """
+    first: list[str] = []
+    second: list[str] = []
+    labels: list[bool] = []
+    try:
+        with path.open("rb") as file:
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            for line, row in cells_by_column(file, delimiter, where=str(path)):
+                missing = sorted({"a", "b", "label"} - row.keys())
+                if missing:
+                    raise DataError(f"{path}: expected the columns a, b, label, found no {missing[0]}. Add it.")
+                a, b, label = (row[name].strip() for name in ("a", "b", "label"))
+                if not a or not b or label not in ("0", "1"):
+                    raise DataError(f"{path}, line {line}: expected two texts and a label of 0 or 1, found {label!a}.")
+                first.append(a)
+                second.append(b)
+                labels.append(label == "1")
+    except SourceError as error:
+        raise DataError(str(error)) from error
+    if len(set(labels)) < 2:
+        raise DataError(f"{path}: expected pairs of both labels, found {len(set(labels))}. Add the other ones.")
+    return first, second, np.array(labels, np.bool_)
