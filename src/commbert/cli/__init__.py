@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 from commbert.artifacts import free_gib
+from commbert.cli import ask as _ask
 from commbert.cli import data as _data
+from commbert.cli import encode as _encode
 from commbert.cli import explore as _explore
 from commbert.cli import inspect as _inspect
 from commbert.cli import release as _release
 from commbert.cli import runs as _runs
+from commbert.cli import shell as _shell
 from commbert.cli import texts as _texts
 from commbert.cli import watch as _watch
 from commbert.cli.options import app, set_up_logging
@@ -20,7 +23,7 @@ from commbert.training.launch import RENDEZVOUS
 __all__ = ["app", "main"]
 
 _log = logging.getLogger("commbert")
-_COMMANDS = (_data, _texts, _runs, _explore, _release, _inspect, _watch)
+_COMMANDS = (_data, _texts, _runs, _explore, _release, _inspect, _watch, _ask, _encode, _shell)
 """Importing them registers their subcommands."""
 
 
