@@ -79,11 +79,11 @@ def hits_table(query: str, hits: "Sequence[Hit]") -> RenderableType:
     """Return what a search found."""
     table = _table("")
     table.add_column("cosine", justify="right")
-    table.add_column("where", overflow="fold")
-    table.add_column("text", overflow="ellipsis", no_wrap=True)
+    table.add_column("passage", overflow="fold")
     for rank, hit in enumerate(hits, start=1):
-        cells = f"{hit.cosine:+.4f}", shown(hit.where), shown(hit.text)
-        table.add_row(str(rank), *map(Text, cells))
+        # Code on one line: its line ends say little here.
+        passage = Text.assemble((shown(hit.where), "bold"), "\n", shown(" ".join(hit.text.split())))
+        table.add_row(str(rank), f"{hit.cosine:+.4f}", passage)
     return Group(Text(shown(query), style="bold"), table)
 
 

@@ -1,6 +1,6 @@
 """Asking a model: ``fill-mask``, ``similarity``, ``neighbours``, ``predict``."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -83,11 +83,12 @@ def similarity(
     pairs = _pairs(texts, file)
     models = _models(model, base, device, compare)
     from commbert.cli.answers import similarity_table
+    from commbert.inference.texts import in_lists
     from commbert.inference.vectors import similarity as similar
 
     answers = Answers(as_json=json)
     with progress("similarity", beside_answers=True) as advance:
-        for some in _in_rows(pairs):
+        for some in in_lists(pairs, _ROWS):
             of_each = [list(similar(m, some, truncate=truncate)) for m in models.values()]
             rows = [(found[0], [one.cosine for one in found]) for found in zip(*of_each, strict=True)]
             if json:
@@ -109,17 +110,6 @@ def _pairs(texts: list[str] | None, file: Path | None) -> "Iterator[AskedPair]":
     if texts:
         return iter([AskedPair(*asked)])
     return read_pairs(file) if file is not None and str(file) != "-" else pairs_of_lines(asked)
-
-
-def _in_rows(pairs: "Iterable[AskedPair]") -> "Iterator[list[AskedPair]]":
-    some: list[AskedPair] = []
-    for pair in pairs:
-        some.append(pair)
-        if len(some) == _ROWS:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 def _models(model: Path, base: Path, device: str, compare: bool) -> "dict[str, AskedModel]":

@@ -2,10 +2,11 @@
 
 import csv
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 
@@ -17,11 +18,12 @@ from commbert.corpus.rows import Row
 from commbert.corpus.templates import RowTemplate
 from commbert.errors import DataError
 
+T = TypeVar("T")
 MAX_TEXT_BYTES = 2**20
 """Of one text: far more than an encoder of 512 tokens reads; a file without line ends does not fill memory."""
 _BOM = b"\xef\xbb\xbf"
-_FUNCTION_COLUMNS = ("file_id", "first_line", "last_line", "name", "code")
-_TABLES: dict[str, Callable[[BinaryIO, RowTemplate, str], Iterator[Row]]] = {
+_FUNCTION_COLUMNS = ("file_id", "first_line", "last_line", "name", "brief", "code")
+_TABLES: dict[str, Callable[[BinaryIO, RowTemplate, str], Any]] = {
     ".csv": lambda file, template, where: delimited_rows(file, template, ",", max_bytes=MAX_TEXT_BYTES, where=where),
     ".tsv": lambda file, template, where: delimited_rows(file, template, "\t", max_bytes=MAX_TEXT_BYTES, where=where),
     ".jsonl": lambda file, template, where: json_rows(file, template, max_bytes=MAX_TEXT_BYTES, where=where),
@@ -97,8 +99,8 @@ def read_texts(path: Path, column: str | None = None) -> Iterator[AskedText]:
     """Yield the texts of a file.
 
     Args:
-        path: Text, one per line (blank lines are none); a table of functions (corpus/functions), whose code is taken;
-            or a CSV, TSV, JSONL or Parquet table.
+        path: Text, one per line (blank lines are none); a table of functions (corpus/functions), of which what the
+            comment says and the code are taken; or a CSV, TSV, JSONL or Parquet table.
         column: Column of a table.
 
     Raises:
@@ -115,7 +117,9 @@ def read_texts(path: Path, column: str | None = None) -> Iterator[AskedText]:
             return
         if kind not in _TABLES:
             raise DataError(f"{path}: --column expects a table that ends in {', '.join(_TABLES)}. Leave it out.")
-        yield from _cells(_TABLES[kind](file, _OneColumn(column), str(path)), str(path), column)
+        rows = _TABLES[kind](file, _OneColumn(column), str(path))
+        with closing(rows):  # lets go of the file before it is closed
+            yield from _cells(rows, str(path), column)
 
 
 @contextmanager
@@ -181,13 +185,15 @@ def _functions(path: Path) -> Iterator[AskedText]:
     paths = tables.read(beside, tables.FILES, ["path"])["path"].to_pylist() if beside.is_file() else []
     n = 0
     for group in tables.read_groups(path, tables.FUNCTIONS, _FUNCTION_COLUMNS):
-        for file_id, first, last, name, code in zip(*(group[c].to_pylist() for c in _FUNCTION_COLUMNS), strict=True):
-            if code.strip():
+        rows = zip(*(group[column].to_pylist() for column in _FUNCTION_COLUMNS), strict=True)
+        for file_id, first, last, name, brief, code in rows:
+            text = f"{brief}\n{code}".strip()
+            if text:
                 place = paths[file_id] if file_id < len(paths) else f"file {file_id}"
                 n += 1
-                yield AskedText(code, f"{place}:{first}-{last} {name}")
+                yield AskedText(text, f"{place}:{first}-{last} {name}")
     if not n:
-        raise DataError(f"{path}: expected at least one function with code, found none. Widen corpus.sources.")
+        raise DataError(f"{path}: expected at least one function, found none. Widen corpus.sources.")
 
 
 def read_pairs(path: Path) -> Iterator[AskedPair]:
@@ -230,6 +236,13 @@ def in_chunks(texts: Iterable[AskedText], *, at_most: int = 1024, chars: int = 2
             yield some
             some, n_chars = [], 0
     if some:
+        yield some
+
+
+def in_lists(items: Iterable[T], at_most: int) -> Iterator[list[T]]:
+    """Yield items in lists of ``at_most``, the last one shorter."""
+    every = iter(items)
+    while some := list(islice(every, at_most)):
         yield some
 
 

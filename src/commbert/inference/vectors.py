@@ -15,11 +15,12 @@ from commbert import tables
 from commbert.artifacts import atomic_file
 from commbert.errors import DataError, ModelError
 from commbert.inference.models import AskedModel
-from commbert.inference.texts import AskedPair, AskedText, in_chunks, named, named_text
+from commbert.inference.texts import AskedPair, AskedText, in_chunks, in_lists, named, named_text
 from commbert.nn.model import text_vectors
 
 Vectors = NDArray[np.float32]
 SUFFIXES = (".parquet", ".npy")
+_PAIRS_AT_ONCE = 512
 TEXT_VECTORS = "inference/text_vectors"
 
 
@@ -92,7 +93,7 @@ def similarity(
     model: AskedModel, pairs: Iterable[tuple[str, str] | AskedPair], *, truncate: bool = False
 ) -> Iterator[Similarity]:
     """Yield the cosine of the vectors of each pair, -1 to 1, in the order of the pairs; see ``vectors_of``."""
-    for some in _pairs_in_chunks(pairs):
+    for some in in_lists(_named_pairs(pairs), _PAIRS_AT_ONCE):
         texts = list(dict.fromkeys(t.text for pair in some for t in (pair.a, pair.b)))
         where = {t.text: t for pair in reversed(some) for t in (pair.b, pair.a)}
         vectors = vectors_of(model, [where[text] for text in texts], truncate=truncate).astype(np.float64)
@@ -103,17 +104,10 @@ def similarity(
             yield Similarity(pair.a.text, pair.b.text, pair.a.where, max(-1.0, min(1.0, cosine)))
 
 
-def _pairs_in_chunks(pairs: Iterable[tuple[str, str] | AskedPair], at_most: int = 512) -> Iterator[list[AskedPair]]:
-    some: list[AskedPair] = []
+def _named_pairs(pairs: Iterable[tuple[str, str] | AskedPair]) -> Iterator[AskedPair]:
     for number, pair in enumerate(pairs, start=1):
-        if not isinstance(pair, AskedPair):
-            pair = AskedPair(*(AskedText(text, f"pair {number}") for text in pair))  # noqa: PLW2901
-        some.append(AskedPair(named_text(pair.a), named_text(pair.b)))
-        if len(some) == at_most:
-            yield some
-            some = []
-    if some:
-        yield some
+        a, b = (pair.a, pair.b) if isinstance(pair, AskedPair) else (AskedText(t, f"pair {number}") for t in pair)
+        yield AskedPair(named_text(a), named_text(b))
 
 
 def save_vectors(
