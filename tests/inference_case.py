@@ -20,7 +20,10 @@ def write_classifier(folder: Path, labels=("good", "bad", "[red]evil\x1b[0m"), *
     """Write a classifier as transformers does."""
     torch.manual_seed(seed)
     named = {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "initializer_range": 0.4}
-    BertForSequenceClassification(tiny.config(**{**named, **changes})).save_pretrained(str(folder))
+    model = BertForSequenceClassification(tiny.config(**{**named, **changes}))
+    for bias in (model.classifier.bias, model.bert.pooler.dense.bias):
+        torch.nn.init.normal_(bias)  # they start as 0, and nothing would show that they are used
+    model.save_pretrained(str(folder))
     tiny.write_tokenizer(folder)
     return folder
 

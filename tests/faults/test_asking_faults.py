@@ -135,6 +135,33 @@ def test_predict_prints_class_names_safely_and_scores(ask):
     assert "score" in answered(ask("predict", "harq", model="scores"))
 
 
+LONG = "[MASK] " + "a " * 100
+
+
+@pytest.mark.parametrize(
+    ("args", "model"),
+    [
+        (("fill-mask", LONG), "model"),
+        (("encode", LONG), "model"),
+        (("similarity", LONG, "b"), "model"),
+        (("neighbours", LONG, "--words", "{words}"), "model"),
+        (("search", LONG, "--in", "{words}"), "model"),
+        (("predict", LONG), "classifier"),
+    ],
+)
+def test_a_long_text_is_cut_where_it_is_asked_for(ask, models, args, model):
+    args = [a.replace("{words}", str(models / "words.txt")) for a in args]
+    assert len(as_json(ask(*args, "--truncate", "--json", model=model))) == 1
+
+
+def test_vectors_keep_their_length_where_it_is_asked_for(ask):
+    (unit,), (own,) = (as_json(ask("encode", "harq", "--json", *more)) for more in ((), ("--no-normalize",)))
+    unit, own = np.array(unit["vector"]), np.array(own["vector"])
+    assert np.linalg.norm(unit) == pytest.approx(1, abs=1e-6)
+    assert np.linalg.norm(own) > 1.5
+    assert own / np.linalg.norm(own) == pytest.approx(unit, abs=1e-6)
+
+
 # -- Mistakes ----------------------------------------------------------------------------------------------------------
 
 MISTAKES = {

@@ -268,8 +268,10 @@ def test_words_in_pieces_are_counted_and_the_same(model, monkeypatch):
     whole = neighbours.word_space(model, case.WORDS).vectors
     monkeypatch.setattr(neighbours, "_WORDS_AT_ONCE", 3)
     done = []
-    assert torch.allclose(neighbours.word_space(model, case.WORDS, on_words=done.append).vectors, whole, atol=1e-5)
-    assert done == [3, 3, 2]
+    assert torch.allclose(
+        neighbours.word_space(model, case.WORDS, on_words=lambda *n: done.append(n)).vectors, whole, atol=1e-5
+    )
+    assert done == [(3, 8), (3, 8), (2, 8)]
     with pytest.raises(DataError, match="at least one word"):
         neighbours.word_space(model, [])
 

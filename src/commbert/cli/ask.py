@@ -148,7 +148,9 @@ def neighbours(
     answers = Answers(as_json=json)
     with progress("vectors of words") as advance:
         spaces = [space_of(loaded[0], among, on_words=advance)]
-        spaces += [word_space(one, spaces[0].words, on_words=advance) for one in loaded[1:]]
+    for one in loaded[1:]:
+        with progress("vectors of words, base") as advance:
+            spaces.append(word_space(one, spaces[0].words, on_words=advance))
     for at in range(0, len(asked), 256):
         some = asked[at : at + 256]
         of_each = [space.nearest(some, top_k, truncate=truncate) for space in spaces]

@@ -31,6 +31,8 @@ Column = Annotated[
 Texts = Annotated[list[str] | None, typer.Argument(help="Texts; none: they are read from --file or standard input.")]
 Truncate = Annotated[bool, typer.Option("--truncate", help="Keep the beginning of texts that are too long.")]
 Base = Annotated[Path, typer.Option(help="Folder of the base model, for --compare.")]
+Advance = Callable[..., None]
+"""Takes how much more is done, and of how much."""
 DEFAULT_MODEL = Path("results/runs/final/final")
 DEFAULT_BASE = Path("results/base")
 
@@ -134,7 +136,7 @@ def probability(value: float) -> str:
 
 
 @contextmanager
-def progress(what: str, total: int | None = None, *, beside_answers: bool = False) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int | None = None, *, beside_answers: bool = False) -> Iterator[Advance]:
     """Show on standard error how far a long task is, if that is a terminal.
 
     Args:
@@ -143,7 +145,7 @@ def progress(what: str, total: int | None = None, *, beside_answers: bool = Fals
         beside_answers: Answers are printed meanwhile: no bar where they go to a terminal, which it would cut up.
 
     Yields:
-        What is called with how much more is done.
+        What is called with how much more is done, and of how much where that is known by then.
     """
     from rich.console import Console
     from rich.progress import (
@@ -161,7 +163,7 @@ def progress(what: str, total: int | None = None, *, beside_answers: bool = Fals
     console = Console(stderr=True, highlight=False, markup=False, emoji=False)
     with Progress(*columns, *times, console=console, transient=True, disable=not is_shown) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda n: bar.advance(task, n)
+        yield lambda n, of=None: bar.update(task, advance=n, total=of)
 
 
 @contextmanager

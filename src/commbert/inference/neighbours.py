@@ -60,13 +60,15 @@ class WordSpace:
         ]
 
 
-def word_space(model: AskedModel, words: Sequence[str], *, on_words: Callable[[int], None] | None = None) -> WordSpace:
+def word_space(
+    model: AskedModel, words: Sequence[str], *, on_words: Callable[[int, int], None] | None = None
+) -> WordSpace:
     """Encode words.
 
     Args:
         model: Any BERT.
         words: Each once.
-        on_words: Called with how many more are done.
+        on_words: Called with how many more are done, and how many there are.
 
     Raises:
         DataError: If there is none, or one is too long.
@@ -78,7 +80,7 @@ def word_space(model: AskedModel, words: Sequence[str], *, on_words: Callable[[i
         some = words[at : at + _WORDS_AT_ONCE]
         pieces.append(vectors_of(model, some))
         if on_words:
-            on_words(len(some))
+            on_words(len(some), len(words))
     return WordSpace(model, list(words), torch.from_numpy(np.concatenate(pieces)))
 
 
@@ -129,7 +131,7 @@ def space_of(
     words: Path | None = None,
     *,
     default: Path = Path("results/tokenizer/words.parquet"),
-    on_words: Callable[[int], None] | None = None,
+    on_words: Callable[[int, int], None] | None = None,
 ) -> WordSpace:
     """Return the space that a word's neighbours are looked for in.
 
@@ -138,7 +140,7 @@ def space_of(
         words: Table or text file; None: the exported words and vectors of the model's run where they fit, else
             ``default``.
         default: The table of the corpus's words.
-        on_words: Called with how many more are encoded.
+        on_words: Called with how many more are encoded, and how many there are.
     """
     if words is None and (exported := explored_space(model)) is not None:
         return exported
