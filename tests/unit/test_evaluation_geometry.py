@@ -166,6 +166,23 @@ def test_a_row_has_no_more_neighbours_than_there_are_others(n, k, given):
     assert all(i not in row for i, row in enumerate(index.tolist()))
 
 
+@pytest.mark.parametrize(("columns", "block_rows"), [(7, 4), (1000, 256)])
+def test_the_nearest_rows_of_any_vectors_are_those_of_brute_force(monkeypatch, columns, block_rows):
+    monkeypatch.setattr(g, "_COLUMNS_AT_ONCE", columns)
+    vectors, asked = unit(40), unit(9, seed=1)
+    own = np.array([-1, 3, -1, -1, 0, 39, -1, -1, 8])
+    index, cosine = g.nearest_rows(asked, vectors, 6, own=own, block_rows=block_rows)
+    every = (asked.double() @ vectors.double().T).numpy()
+    for row, left_out in enumerate(own):
+        others = [i for i in np.argsort(-every[row]) if i != left_out]
+        assert index[row].tolist() == others[:6]
+        assert cosine[row] == pytest.approx(every[row][others[:6]], abs=1e-6)
+    everything, last = g.nearest_rows(asked, vectors, 99, own=own)
+    assert everything.shape == (9, 40)
+    assert np.isneginf(last[:, -1]).tolist() == (own >= 0).tolist()
+    assert g.nearest_rows(asked, vectors[:0], 3)[0].shape == (9, 0)
+
+
 def test_no_block_is_larger_than_asked_for(monkeypatch):
     monkeypatch.setattr(g, "_COLUMNS_AT_ONCE", 50)
     seen = []

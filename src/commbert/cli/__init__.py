@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 
 from commbert.artifacts import free_gib
+from commbert.cli import ask as _ask
 from commbert.cli import choose as _choose
 from commbert.cli import compare as _compare
 from commbert.cli import data as _data
+from commbert.cli import encode as _encode
 from commbert.cli import explore as _explore
 from commbert.cli import finetune as _finetune
 from commbert.cli import inspect as _inspect
 from commbert.cli import release as _release
 from commbert.cli import runs as _runs
+from commbert.cli import shell as _shell
 from commbert.cli import texts as _texts
 from commbert.cli import watch as _watch
 from commbert.cli.options import app, set_up_logging
@@ -23,7 +26,21 @@ from commbert.training.launch import RENDEZVOUS
 __all__ = ["app", "main"]
 
 _log = logging.getLogger("commbert")
-_COMMANDS = (_data, _texts, _runs, _explore, _finetune, _release, _inspect, _watch, _choose, _compare)
+_COMMANDS = (
+    _data,
+    _texts,
+    _runs,
+    _explore,
+    _finetune,
+    _release,
+    _inspect,
+    _watch,
+    _ask,
+    _choose,
+    _compare,
+    _encode,
+    _shell,
+)
 """Importing them registers their subcommands."""
 
 

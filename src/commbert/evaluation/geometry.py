@@ -76,9 +76,37 @@ def neighbours(
         return index, cosine
     at = 0
     for rows in asked.to(vectors.device).split(block_rows):
-        found, score = _nearest(vectors, rows, k)
+        found, score = _nearest(vectors, vectors[rows], rows, k)
         index[at : at + len(rows)], cosine[at : at + len(rows)] = found.cpu().numpy(), score.cpu().numpy()
         at += len(rows)
+    return index, cosine
+
+
+def nearest_rows(
+    asked: Tensor, vectors: Tensor, k: int, *, own: Ints | None = None, block_rows: int = 256
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the k nearest rows of each asked vector by cosine, exactly, nearest first; of equal ones the lower row.
+
+    Memory is as for ``neighbours``.
+
+    Args:
+        asked: [q, h] unit vectors, on the device of ``vectors``.
+        vectors: [n, h] unit vectors.
+        k: How many are wanted; min(k, n) are given.
+        own: [q] a row that does not count for this asked vector: it comes last, with a cosine of minus infinity;
+            -1: all rows count.
+        block_rows: Asked vectors at once.
+
+    Returns:
+        [q, min(k, n)] rows, and their cosines.
+    """
+    k, n = min(k, len(vectors)), len(asked)
+    index, cosine = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+    left_out = torch.from_numpy(np.full(n, -1) if own is None else np.asarray(own, np.int64)).to(vectors.device)
+    for at in range(0, n if k else 0, block_rows):
+        rows = slice(at, at + block_rows)
+        found, score = _nearest(vectors, asked[rows], left_out[rows], k)
+        index[rows], cosine[rows] = found.cpu().numpy(), score.cpu().numpy()
     return index, cosine
 
 
@@ -165,11 +193,13 @@ def collapse(found: Geometry) -> list[str]:
     return reasons
 
 
-def _nearest(vectors: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the k nearest of some rows: of one piece of all rows after the other, with the best so far."""
+def _nearest(vectors: Tensor, asked: Tensor, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Return the k nearest of some vectors: of one piece of all rows after the other, with the best so far.
+
+    ``rows`` are their own ones, which do not count.
+    """
     index = torch.empty(len(rows), 0, dtype=torch.int64, device=vectors.device)
     cosine = torch.empty(len(rows), 0, dtype=vectors.dtype, device=vectors.device)
-    asked = vectors[rows]
     for first, columns in _pieces(vectors):
         scores = asked @ columns.T
         own = torch.nonzero((rows >= first) & (rows < first + len(columns)))[:, 0]

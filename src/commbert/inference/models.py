@@ -10,12 +10,14 @@ import torch
 from tokenizers import Tokenizer
 
 from commbert.artifacts import MANIFEST, read_json
-from commbert.errors import ModelError
+from commbert.errors import DataError, ModelError
+from commbert.inference.texts import AskedText
 from commbert.modelfolder import check_model_folder
 from commbert.nn.devices import choose_device
 from commbert.nn.encoder import Bert
 from commbert.nn.model import load_bert, missing_parts, special_ids
 from commbert.nn.packing import SpecialIds
+from commbert.provenance import digest_of_files
 from commbert.tokenization.encoding import encode_words, load_tokenizer
 
 
@@ -52,6 +54,25 @@ class AskedModel:
         config = read_json(path)
         return "cls" if isinstance(config, dict) and config.get("pooling_mode_cls_token") is True else "mean"
 
+    @cached_property
+    def digest(self) -> str:
+        """What tells this model from others: its weights and its tokenizer."""
+        return digest_of_files([self.folder / "model.safetensors", self.folder / "tokenizer.json"])
+
+    @cached_property
+    def untrained_head(self) -> str | None:
+        """Why the MLM head is still the one that was drawn at random; None if it is not, or nothing tells."""
+        about = _about(self.folder)
+        drawn = _at(about, "summary", "parts_drawn_anew")
+        if not isinstance(drawn, list) or "mlm_head" not in drawn:
+            return None
+        objectives = _at(about, "identity", "settings", "objectives")
+        if not isinstance(objectives, dict):
+            return "the base model had none, and this folder was not trained yet"
+        if objectives.get("mlm") or objectives.get("mlm_end"):
+            return None
+        return "the base model had none, and it was trained without the MLM objective"
+
     def needs(self, part: str, purpose: str) -> None:
         """Refuse a model without a part.
 
@@ -63,6 +84,32 @@ class AskedModel:
                 f"{self.folder}: {purpose} needs a trained {part.replace('_', ' ')}, found none in this folder. "
                 "Name a folder that training left (results/runs/NAME/final)."
             )
+
+    def token_ids(self, texts: Sequence[AskedText], *, truncate: bool = False) -> list[list[int]]:
+        """Return the token ids of each text, without [CLS] and [SEP].
+
+        Args:
+            texts: What is encoded; ``[MASK]`` and the like in it are text.
+            truncate: Keep the beginning of a text that is too long, instead of refusing it.
+
+        Raises:
+            DataError: If a text has more tokens than the model has positions.
+        """
+        ids = self.encode([text.text for text in texts])
+        return [self.fitting(one, text, truncate=truncate) for one, text in zip(ids, texts, strict=True)]
+
+    def fitting(self, ids: list[int], text: AskedText, *, truncate: bool) -> list[int]:
+        """Return ids that the model has positions for: those given, or their beginning.
+
+        Raises:
+            DataError: If there are too many, and they may not be cut.
+        """
+        if len(ids) > self.most_tokens and not truncate:
+            raise DataError(
+                f"{text.where}: expected at most {self.most_tokens + 2} tokens with [CLS] and [SEP], found "
+                f"{len(ids) + 2}. Shorten the text, or keep its beginning with --truncate."
+            )
+        return ids[: self.most_tokens]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without [CLS] and [SEP]."""
@@ -103,4 +150,23 @@ def load_model(folder: Path, *, device: str = "auto") -> AskedModel:
     check_model_folder(folder, name=str(folder))
     on = choose_device(device)
     bert = load_bert(folder).eval().to(on)
-    return AskedModel(folder, bert, load_tokenizer(folder), special_ids(folder), on)
+    tokenizer = load_tokenizer(folder)
+    rows = bert.config.vocab_size
+    if tokenizer.get_vocab_size() > rows:
+        raise ModelError(
+            f"{folder}: expected a tokenizer of at most {rows} entries, as the model has embeddings, found "
+            f"{tokenizer.get_vocab_size()}. Tokenizer and weights belong to different models."
+        )
+    return AskedModel(folder, bert, tokenizer, special_ids(folder), on)
+
+
+def _about(folder: Path) -> Any:
+    """Return what the training that left the folder wrote of itself; None in a folder of others."""
+    path = folder / MANIFEST
+    return _at(read_json(path), "about") if path.is_file() else None
+
+
+def _at(value: Any, *names: str) -> Any:
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value

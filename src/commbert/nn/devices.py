@@ -17,7 +17,7 @@ def choose_device(wanted: str) -> torch.device:
     has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return torch.device(next(name for name, is_there in has.items() if is_there))
-    if not has[wanted]:
+    if not has.get(wanted):
         there = ", ".join(name for name, is_there in has.items() if is_there)
         raise SettingsError(f"runtime.device: expected one of {there} on this machine, found {wanted!r}. Use auto.")
     return torch.device(wanted)

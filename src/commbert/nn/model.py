@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.nn import functional
 from transformers import BertForPreTraining
 from transformers.utils import logging as transformers_logging
 
 from commbert.errors import ModelError
 from commbert.nn.encoder import Bert, check_config
-from commbert.nn.packing import SpecialIds, TokenSequence, pack_sequences, pooled
+from commbert.nn.packing import SpecialIds, TokenSequence, batches_by_length, pack_sequences, pooled
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _LAYER = {
@@ -197,23 +198,23 @@ def text_vectors(
     pooling: str,
     device: torch.device,
     batch_tokens: int = 16384,
+    normalize: bool = True,
 ) -> Float[Tensor, "n h"]:
-    """Return the vector of each token sequence, in float32 on the CPU, scaled to length 1; no gradient, no dropout.
+    """Return the vector of each token sequence, in float32 on the CPU; no gradient, no dropout.
 
-    A sequence longer than the model's positions is cut; ``batch_tokens`` are computed at a time.
+    A sequence longer than the model's positions is cut; ``batch_tokens`` are computed at a time. ``normalize`` scales
+    each vector to length 1.
     """
     was_training = model.training
     model.eval()
     limit = model.config.max_position_embeddings - 2
     lengths = np.array([min(len(s), limit) for s in sequences], np.int64)
-    order = np.argsort(-lengths, kind="stable")
     out = torch.empty(len(sequences), model.config.hidden_size)
-    batches = np.split(order, np.flatnonzero(np.diff(np.cumsum(lengths[order] + 2) // batch_tokens)) + 1)
     with torch.inference_mode():
-        for rows in batches if len(order) else []:
+        for rows in batches_by_length(lengths, batch_tokens):
             packed = pack_sequences([sequences[i][:limit] for i in rows], specials).to(device)
-            vectors = pooled(model.hidden_states(packed), packed.runs, pooling=pooling)
-            out[torch.from_numpy(rows)] = torch.nn.functional.normalize(vectors.float(), dim=-1).cpu()
+            vectors = pooled(model.hidden_states(packed), packed.runs, pooling=pooling).float()
+            out[torch.from_numpy(rows)] = (functional.normalize(vectors, dim=-1) if normalize else vectors).cpu()
     model.train(was_training)
     return out
 

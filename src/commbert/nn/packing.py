@@ -133,6 +133,19 @@ def pack_sequences(sequences: Sequence[TokenSequence], specials: SpecialIds) -> 
     return pack(values, lengths, specials)
 
 
+def batches_by_length(lengths: Ints, batch_tokens: int) -> list[Ints]:
+    """Return the numbers of sequences in batches, the longest first, so that little differs within one.
+
+    Args:
+        lengths: Ids of each sequence, without [CLS] and [SEP].
+        batch_tokens: Tokens of a batch, with [CLS] and [SEP]; a batch may hold one sequence more.
+    """
+    if not len(lengths):
+        return []
+    order = np.argsort(-lengths, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(np.cumsum(lengths[order] + 2) // batch_tokens)) + 1)
+
+
 def pooled(hidden: Float[Tensor, "t h"], runs: Sequence[Run], *, pooling: str) -> Float[Tensor, "n h"]:
     """Return one vector per sequence: the mean over its tokens ([CLS] and [SEP] with them), or that of [CLS].
 
