@@ -71,10 +71,6 @@ def fill_mask(
             f"{model.folder}: expected an MLM head tied to the word embeddings, as BERT's is, found "
             "tie_word_embeddings false in config.json. Choose another model."
         )
-    if model.untrained_head:
-        _log.warning(
-            "%s: the MLM head is a random one: %s. Its answers mean little.", model.folder, model.untrained_head
-        )
     return (filled for some in in_chunks(named(texts)) for filled in _filled(model, some, top_k, truncate))
 
 

@@ -59,20 +59,6 @@ class AskedModel:
         """What tells this model from others: its weights and its tokenizer."""
         return digest_of_files([self.folder / "model.safetensors", self.folder / "tokenizer.json"])
 
-    @cached_property
-    def untrained_head(self) -> str | None:
-        """Why the MLM head is still the one that was drawn at random; None if it is not, or nothing tells."""
-        about = _about(self.folder)
-        drawn = _at(about, "summary", "parts_drawn_anew")
-        if not isinstance(drawn, list) or "mlm_head" not in drawn:
-            return None
-        objectives = _at(about, "identity", "settings", "objectives")
-        if not isinstance(objectives, dict):
-            return "the base model had none, and this folder was not trained yet"
-        if objectives.get("mlm") or objectives.get("mlm_end"):
-            return None
-        return "the base model had none, and it was trained without the MLM objective"
-
     def needs(self, part: str, purpose: str) -> None:
         """Refuse a model without a part.
 
@@ -124,8 +110,8 @@ def _drawn_and_untrained(folder: Path) -> list[str]:
     drawn = _within(about, "about", "summary", "parts_drawn_anew")
     weights = _within(about, "about", "identity", "settings", "objectives")
     trained = {name for name, weight in weights.items() if weight} if isinstance(weights, dict) else set()
-    by = {"mlm_head": "mlm", "pooler": "nsp", "nsp_head": "nsp"}
-    return [part for part in drawn if by.get(part, "") not in trained] if isinstance(drawn, list) else []
+    by = {"mlm_head": {"mlm", "mlm_end"}, "pooler": {"nsp"}, "nsp_head": {"nsp"}}
+    return [part for part in by if part in drawn and not by[part] & trained] if isinstance(drawn, list) else []
 
 
 def _within(value: Any, *names: str) -> Any:
@@ -158,15 +144,3 @@ def load_model(folder: Path, *, device: str = "auto") -> AskedModel:
             f"{tokenizer.get_vocab_size()}. Tokenizer and weights belong to different models."
         )
     return AskedModel(folder, bert, tokenizer, special_ids(folder), on)
-
-
-def _about(folder: Path) -> Any:
-    """Return what the training that left the folder wrote of itself; None in a folder of others."""
-    path = folder / MANIFEST
-    return _at(read_json(path), "about") if path.is_file() else None
-
-
-def _at(value: Any, *names: str) -> Any:
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
