@@ -235,6 +235,37 @@ def test_after_an_early_stop_no_epoch_is_added(early, tmp_path):
     assert again["training"]["resumed_from_step"] == first["training"]["last_step"]
 
 
+def test_epochs_without_gain_are_remembered_over_a_cut(early, cut_at, monkeypatch):
+    with monkeypatch.context():
+        cut_at(20)
+        with pytest.raises(Cut):
+            early("mine")
+    monkeypatch.undo()
+    found = early("mine")["training"]
+    assert found["resumed_from_step"] == 18
+    assert len(found["epochs"]) == 3
+
+
+def test_an_early_best_epoch_is_kept_to_the_end(tmp_path, table, base):
+    # So slow that no epoch gains: the first one stays the best.
+    found = run(tmp_path / "mine", table, base, learning_rate=1.0e-9)["training"]
+    assert (found["best_step"], found["last_step"]) == (9, 36)
+    names = {p.name for p in (tmp_path / "mine" / "checkpoint").glob("*/checkpoint-*")}
+    assert names == {"checkpoint-9", "checkpoint-36"}
+
+
+def test_a_batch_holds_texts_of_like_length(tmp_path, base):
+    rows = [(" ".join(["the"] * (1 + i % 20)), "xy"[i // 20 % 2]) for i in range(400)]
+    data = case.write(tmp_path / "t.csv", rows)
+    setup = stage._setup(case.settings(), paths(tmp_path, data, base), torch.device("cpu"))
+    model = load_with_head(base, ("x", "y"), score_name="", seed=1)
+    checkpoints = TrainerCheckpoints(tmp_path / "c", {})
+    trainer = training._trainer(model, setup, checkpoints.folder, training._Recorder(checkpoints, setup.device))
+    masks = [batch["attention_mask"] for batch in trainer.get_train_dataloader()]
+    padded = 1 - sum(m.sum().item() for m in masks) / sum(m.numel() for m in masks)
+    assert padded < 0.2  # of random batches it is 0.4
+
+
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, table, base, done, cut_at, monkeypatch, caplog):
     folder = tmp_path / "mine"
     with monkeypatch.context():

@@ -157,9 +157,10 @@ def test_decimal_numbers_are_read():
     assert [number(t) for t in ("3", "-0.5", "+1e2", ".5", "2.")] == [3.0, -0.5, 100.0, 0.5, 2.0]
 
 
-def test_every_class_has_its_share_in_every_split(divided):
+@pytest.mark.parametrize("seed", range(4))
+def test_every_class_has_its_share_in_every_split(divided, seed):
     rows = [(f"a{i}", "x" if i % 4 else "y") for i in range(200)]
-    data = divided(rows)
+    data = divided(rows, seed=seed)
     assert data.classes == ("x", "y")
     assert data.accounting["rows"] == {"train": 160, "validation": 20, "test": 20}
     assert data.accounting["rows_of_class"]["y"] == {"train": 40, "validation": 5, "test": 5}

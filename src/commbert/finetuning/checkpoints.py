@@ -5,7 +5,6 @@ and only a sealed one is gone on from. Trainer reads its ``.pt`` and ``.pth`` fi
 code; ``training_args.bin``, which it never reads, is removed.
 """
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -111,10 +110,6 @@ class TrainerCheckpoints:
         best = self.of_step(int(state["best_global_step"]))
         if best != folder:
             verify_folder(best)
-        if state["best_model_checkpoint"] != str(best):  # the folder was moved, or is named from elsewhere
-            state["best_model_checkpoint"] = str(best)
-            (folder / _STATE).write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-            self.seal(int(folder.name.removeprefix(_PREFIX)))
         return Sealed(folder, state)
 
     def weights(self, step: int) -> dict[str, Tensor]:
