@@ -188,6 +188,8 @@ def test_a_pretrained_folder_is_the_base_of_another_configuration_whose_vocabula
 ) -> None:
     config = tiny_config(tmp_path)
     shutil.copytree(chain / "tree", tmp_path / "tree")
+    for part in sorted((tmp_path / "tree").iterdir()):  # words that the pretraining never saw
+        (part / "fresh.py").write_text("".join(f"numerology_{part.name} = cryptid({i})\n" for i in range(9)))
     config["model"]["base"]["path"] = str(chain / "results/runs/pretrain/final")
     config |= {"tokenizer": {"min_count": 2, "min_files": 1, "max_new_words": 20}, "texts": {"max_tokens": 60}}
     config |= {"runs": {"final": {}}, "report": {"compare_with": ["base"]}}
