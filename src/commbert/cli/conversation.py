@@ -1,7 +1,6 @@
 """What a line of ``commbert shell`` asks for, and its answer."""
 
 import difflib
-import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -102,7 +101,9 @@ class Conversation:
         question, *options = (part.strip() for part in rest.split("|"))
         if not question or len(options) < 2 or not all(options):
             raise DataError(f"expected qa QUESTION | OPTION | OPTION, found {len(options)} option(s) or an empty part.")
-        choose = self._choose or importlib.import_module("commbert.inference.choosing").choose
+        from commbert.inference.choosing import choose as by_model
+
+        choose = self._choose or by_model
         scores = [
             {name: getattr(one, name) for name in ("option", "score", "probability", "n_pieces")}
             for one in choose(self._model, question, options)

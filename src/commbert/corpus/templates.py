@@ -38,6 +38,13 @@ class RowTemplate:
         self.columns = tuple(columns if split_column is None else {**columns, split_column: None})
         """What is read of a row."""
 
+    @classmethod
+    def of_column(cls, name: str) -> "RowTemplate":
+        """Return the template that is one column, whatever its name: braces and dots in it are those of the name."""
+        template = cls("{column}", "")
+        template._parts, template.columns = [("", name)], (name,)
+        return template
+
     def filled(self, row: Mapping[str, str]) -> str:
         """Return the text of a row."""
         return "".join(literal + (row[column] if column else "") for literal, column in self._parts)

@@ -117,7 +117,7 @@ def read_texts(path: Path, column: str | None = None) -> Iterator[AskedText]:
             return
         if kind not in _TABLES:
             raise DataError(f"{path}: --column expects a table that ends in {', '.join(_TABLES)}. Leave it out.")
-        rows = _TABLES[kind](file, _OneColumn(column), str(path))
+        rows = _TABLES[kind](file, RowTemplate.of_column(column), str(path))
         with closing(rows):  # lets go of the file before it is closed
             yield from _cells(rows, str(path), column)
 
@@ -130,14 +130,6 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: expected a file of texts, found a folder. Name one file.")
     with path.open("rb") as file:
         yield file
-
-
-class _OneColumn(RowTemplate):
-    """The template that is one column, whatever its name: braces in it would be read as a template's."""
-
-    def __init__(self, name: str) -> None:
-        self._parts = [("", name)]
-        self.columns = (name,)
 
 
 def _cells(rows: Iterable[Row], where: str, column: str) -> Iterator[AskedText]:
