@@ -40,16 +40,6 @@ EVALUATE = (
 )
 
 
-def trained_heads(run):
-    """Return the options that say which heads a run's own training trained."""
-    objectives = CONFIG.training_of(run).objectives
-    heads = {
-        " --trained-head": objectives.has_mlm,
-        " --trained-nsp": objectives.nsp > 0,
-    }
-    return "".join(option for option, is_trained in heads.items() if is_trained)
-
-
 rule evaluate_base:
     input:
         **WORD_TABLES,
@@ -174,7 +164,8 @@ rule evaluate_run:
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject=lambda wildcards, input: (
             f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}"
-            f"{trained_heads(wildcards.run)}"
+            f"{' --trained-head' * CONFIG.training_of(wildcards.run).objectives.has_mlm}"
+            f"{' --trained-nsp' * (CONFIG.training_of(wildcards.run).objectives.nsp > 0)}"
         ),
         code=code_digest("commbert.stages.evaluate"),
     shell:
@@ -212,7 +203,8 @@ rule evaluate_average:
         split=lambda wildcards: SPLIT_OF[wildcards.on],
         subject=lambda wildcards, input: (
             f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}"
-            f"{trained_heads(wildcards.run)}"
+            f"{' --trained-head' * CONFIG.training_of(wildcards.run).objectives.has_mlm}"
+            f"{' --trained-nsp' * (CONFIG.training_of(wildcards.run).objectives.nsp > 0)}"
         ),
         code=code_digest("commbert.stages.evaluate"),
     shell:

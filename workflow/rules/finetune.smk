@@ -7,21 +7,25 @@ wildcard_constraints:
     finetuning="|".join(map(re.escape, CONFIG.finetune)) or "(?!)",
 
 
-def encoder_of(wildcards):
-    model = CONFIG.finetune[wildcards.finetuning].model
-    if model == "base":
-        return rules.base.output.folder
-    if model in CONFIG.runs:
-        return expand(rules.average_run.output.final, run=model)
-    return os.path.join(workflow.basedir, model)
-
-
 rule finetune_table:
     input:
         table=lambda wildcards: os.path.join(
             workflow.basedir, CONFIG.finetune[wildcards.finetuning].table
         ),
-        model=encoder_of,
+        # What the table starts from: the base model (where there is none, the one drawn in its place), a run, a folder.
+        model=lambda wildcards: {
+            "base": BASE
+            or expand(rules.model.output.folder, run=CONFIG.untrained_run),
+            **{
+                run: expand(rules.average_run.output.final, run=run)
+                for run in CONFIG.runs
+            },
+        }.get(
+            CONFIG.finetune[wildcards.finetuning].model,
+            os.path.join(
+                workflow.basedir, CONFIG.finetune[wildcards.finetuning].model
+            ),
+        ),
     output:
         best=directory("results/finetune/{finetuning}/best"),
         final=directory("results/finetune/{finetuning}/final"),
