@@ -215,7 +215,8 @@ def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
     if not lines:
         models = {run: config.model_of(run) for run in config.runs}
         data = {run: config.data_of(run) for run in config.runs}
-        lines = list(problems_of_starts(config.model, config.tokenizer, models, data, where))
+        has_nsp = {run: config.training_of(run).objectives.nsp > 0 for run in config.runs}
+        lines = list(problems_of_starts(config.model, config.tokenizer, models, data, has_nsp, where))
     if lines:
         raise SettingsError("\n".join(lines))
     return config

@@ -12,6 +12,7 @@ def problems_of_starts(
     tokenizer: TokenizerSettings,
     models: Mapping[str, ModelSettings],
     data: Mapping[str, DataSettings],
+    has_nsp: Mapping[str, bool],
     where: str,
 ) -> Iterator[str]:
     """Yield a line for each contradiction.
@@ -21,6 +22,7 @@ def problems_of_starts(
         tokenizer: The section ``tokenizer``.
         models: The section of each run, by its name.
         data: What each run reads.
+        has_nsp: Whether each run learns next-sentence prediction.
         where: Name of the configuration file.
     """
     found = _tokenizer_without_base(model, tokenizer)
@@ -37,6 +39,12 @@ def problems_of_starts(
         yield from _problems_of_start(run, models, data, name)
         if isinstance(model.base, ScratchModel):
             yield from _problems_of_scratch(model.base, models[run], of_run, name)
+            if has_nsp[run] and 2 * of_run.windows.max_length - 1 > model.base.positions:
+                yield (
+                    f"{name}: with training.objectives.nsp two windows share the positions, so windows.max_length must "
+                    f"be {(model.base.positions + 1) // 2} at most with model.base.positions {model.base.positions}, "
+                    f"found {of_run.windows.max_length}. Lower the one or raise the other."
+                )
 
 
 def _tokenizer_without_base(model: ModelSettings, tokenizer: TokenizerSettings) -> str:

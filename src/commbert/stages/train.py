@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import BertConfig
 
 from commbert.artifacts import (
     atomic_file,
@@ -28,6 +29,7 @@ from commbert.nn.products import choose_products
 from commbert.nn.throughput import matmul_speed
 from commbert.provenance import code_digest, digest, environment
 from commbert.reporting.card import render_card
+from commbert.sentences import Documents
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
 from commbert.tables import content_digest
@@ -221,17 +223,18 @@ def _context(
             "Rerun the stages from tokenizer on."
         )
     longest = max([int(data.windows.sizes.max(initial=0)), *(len(w) for w in data.validation_windows)])
+    if data.validation_sentences is not None:
+        longest = max(longest, int(data.validation_sentences[0].sizes.max(initial=0)))
     longest, what = (2 * longest + 3, "pairs of windows") if settings.objectives.nsp else (longest + 2, "the windows")
     if settings.objectives.has_mlm and longest > config.max_position_embeddings:
         raise ModelError(
             f"{model_folder}: expected at least {longest} positions for {what}, "
             f"found {config.max_position_embeddings}. Lower windows.max_length."
         )
-    if data.documents is not None and not data.documents.gives_pairs:
-        raise TrainingError(
-            "training.objectives.nsp: expected windows that follow each other, in two files at least, found none. "
-            "Widen corpus.sources, or set it to 0."
-        )
+    if data.documents is not None:
+        _check_sentences(data.documents, config)
+        if data.validation_sentences is None:
+            _log.warning("no NSP is measured while training: no windows of the validation split follow each other")
     plan = make_plan(
         settings,
         n_windows=len(data.windows) if data.documents is None else len(data.documents.firsts),
@@ -264,6 +267,25 @@ def _context(
         device=device,
         autocast=autocast,
     )
+
+
+def _check_sentences(documents: Documents, config: BertConfig) -> None:
+    """Say before the first step that nothing can be learnt of pairs of sentences, or not by this model."""
+    if config.type_vocab_size < 2:
+        raise ModelError(
+            f"config.json type_vocab_size: expected 2 or more with training.objectives.nsp (one of each sentence), "
+            f"found {config.type_vocab_size}. Set nsp: 0, or take another base model."
+        )
+    if not len(documents.firsts):
+        raise TrainingError(
+            "training.objectives.nsp: expected windows that follow each other in a file, found none. Files (rows of "
+            "tables) of one window each give no pairs: set nsp to 0, or lower windows.max_length."
+        )
+    if not documents.gives_pairs:
+        raise TrainingError(
+            "training.objectives.nsp: expected two training files at least (random sentences come from another one), "
+            "found one. Widen corpus.sources, or set nsp to 0."
+        )
 
 
 def _identity(

@@ -210,6 +210,7 @@ class _Loop:
                 "contrastive_loss": pairs,
                 "nsp_loss": nsp,
                 "mlm_weight": mlm_weight,
+                "nsp_weight": nsp_weight,
                 "temperature": temperature,
                 "gradient_norm": norm,
             }
