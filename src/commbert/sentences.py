@@ -35,6 +35,10 @@ class SentencePairs:
         """[2 n] first and second of each pair, one after the other."""
         return np.stack([self.first, self.second], axis=1).reshape(-1)
 
+    def chosen(self, numbers: Ints) -> "SentencePairs":
+        """Return some of the pairs, by their numbers."""
+        return SentencePairs(self.first[numbers], self.second[numbers], self.label[numbers])
+
 
 @dataclass(frozen=True)
 class Documents:

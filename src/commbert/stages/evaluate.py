@@ -15,7 +15,7 @@ from commbert import tables
 from commbert.artifacts import sha256_file, write_json
 from commbert.baselines.vectors import read_vectors
 from commbert.corpus.reading import split_of_files
-from commbert.errors import DataError
+from commbert.errors import DataError, ModelError
 from commbert.evaluation import general, geometry, meaning
 from commbert.evaluation import pairs as ladder
 from commbert.evaluation.bootstrap import auc_resamples, estimate, json_ready
@@ -371,6 +371,12 @@ def _score_masked(scores: Scores, case: _Case) -> tuple[str, dict[str, float] | 
     if not cut_alike(folder, data.windows_tokenizer):
         return "the windows were cut with another tokenizer", None
     heldout = read_windows(data.windows)
+    longest, positions = int(heldout.sizes.max(initial=0)) + 2, network.bert.config.max_position_embeddings
+    if longest > positions:
+        raise ModelError(
+            f"{folder}: expected at least {longest} positions for the windows, found {positions}. Lower "
+            "windows.max_length."
+        )
     rng = np.random.default_rng([seed, 6])
     rows = np.sort(rng.choice(len(heldout), min(case.settings.windows, len(heldout)), replace=False))
     found, hidden = masked_scores(
@@ -402,13 +408,20 @@ def _score_sentences(scores: Scores, case: _Case, mlm_reason: str) -> dict[str, 
     rng = np.random.default_rng([seed, 8])
     n = min(case.settings.windows, len(documents.firsts))
     first = np.sort(rng.choice(documents.firsts, n, replace=False))
-    pairs = documents.pairs(first, np.zeros_like(first), seed=seed)
     heldout = read_windows(case.data.windows)
+    pairs = documents.pairs(first, np.zeros_like(first), seed=seed)
+    # Training refused pairs that are too long; a held-out one may be longer still.
+    n_tokens = heldout.lengths(pairs.first) + heldout.lengths(pairs.second) + 3
+    pairs = pairs.chosen(np.flatnonzero(n_tokens <= network.bert.config.max_position_embeddings))
+    n_longer, n = n - len(pairs), len(pairs)
+    if not n:
+        return {"pairs": 0, "longer_than_the_model": n_longer}
     found = nsp_scores(network.bert, heldout, pairs, network.specials, device=network.device)
     columns = {"accuracy": found.is_right.astype(np.float64), "loss": found.loss}
     for name, value in columns.items():
-        scores[f"nsp_{name}"] = Column(np.arange(n), file_id[first], value, np.ones(n))
-    return {"pairs": n, "follows_pct": 100.0 * float((pairs.label == IS_NEXT).mean())}
+        scores[f"nsp_{name}"] = Column(np.arange(n), file_id[pairs.first], value, np.ones(n))
+    follows_pct = 100.0 * float((pairs.label == IS_NEXT).mean())
+    return {"pairs": n, "longer_than_the_model": n_longer, "follows_pct": follows_pct}
 
 
 def _score_meaning(scores: Scores, case: _Case) -> dict[str, Any]:
