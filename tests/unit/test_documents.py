@@ -32,7 +32,7 @@ def test_every_file_the_readme_links_to_exists() -> None:
 def test_every_kind_of_source_stands_in_the_readme_as_it_may_be_written() -> None:
     import yaml
 
-    from commbert.settings.config import section_from_json
+    from commbert.settings.checking import section_from_json
     from commbert.settings.corpus import CorpusSettings
     from commbert.settings.words import WordSettings
 
