@@ -20,6 +20,7 @@ from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
 from commbert.stages import evaluate, train
+from commbert.stages.subjects import ModelSubject
 from commbert.training import loop
 from commbert.training.batches import step_batch, step_windows
 from equivalence.training_case import (
@@ -247,7 +248,7 @@ def test_the_evaluation_measures_nsp_where_it_was_trained(stages, trained_with_n
     settings = EvaluationSettings(windows=20, retrieval_queries=30, random_pairs=500, bootstrap=100)
     found = {}
     for has_nsp in (True, False):
-        subject = evaluate.ModelSubject(trained_with_nsp / "final", "mean", True, "cpu", has_nsp)
+        subject = ModelSubject(trained_with_nsp / "final", "mean", True, "cpu", has_nsp)
         out = {"out": tmp_path / "e.json", "scores_out": tmp_path / "s.parquet"}
         found[has_nsp] = evaluate.run(settings, subject=subject, data=stages.evaluation, split="test", **out)
     assert found[False]["figures"]["nsp_accuracy"] is None
@@ -267,7 +268,7 @@ def test_held_out_pairs_that_are_too_long_for_the_model_are_counted_and_left_out
         short.position_embeddings = torch.nn.Embedding(n_positions, short.config.hidden_size)
         with atomic_folder(at, about=read_manifest(trained_with_nsp / "final")["about"]) as tmp:
             save_for_others(short, trained_with_nsp / "final", tmp, pooling="mean")
-        subject = evaluate.ModelSubject(at, "mean", True, "cpu", True)
+        subject = ModelSubject(at, "mean", True, "cpu", True)
         out = {"out": tmp_path / "e.json", "scores_out": tmp_path / "s.parquet"}
         if n_positions == 40:
             with pytest.raises(ModelError, match=r"expected at least \d+ positions for the windows, found 40"):

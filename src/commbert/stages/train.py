@@ -33,8 +33,8 @@ from commbert.sentences import Documents
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
 from commbert.tables import content_digest
-from commbert.training.batches import Context
 from commbert.training.checkpoints import CheckpointStore
+from commbert.training.context import Context
 from commbert.training.data import DataPaths, TrainingData, read_training_data, regular_ids
 from commbert.training.loop import Rhythm, load_best, train
 from commbert.training.plan import make_plan

@@ -19,7 +19,7 @@ from commbert.nn.measures import (
     uniformity,
 )
 from commbert.nn.model import text_vectors
-from commbert.training.batches import Context
+from commbert.training.context import Context
 
 FIGURES = (
     "hard",
