@@ -114,7 +114,8 @@ def _check_sizes(settings: TrainingSettings, data: TrainingData, model_folder: P
         _check_sentences(data.documents, config)
         if data.validation_sentences is None:
             _log.warning(
-                "no NSP is measured while training: the validation split has no windows that follow each other, or one file only"
+                "no NSP is measured while training: the validation split has no windows that follow each other, or one "
+                "file only"
             )
 
 
