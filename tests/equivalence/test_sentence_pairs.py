@@ -15,7 +15,8 @@ from commbert.errors import ModelError, TrainingError
 from commbert.nn.measures import nsp_scores, packed_places
 from commbert.nn.model import _names, load_bert, save_for_others, to_transformers
 from commbert.nn.packing import pack
-from commbert.rows import read_windows
+from commbert.rows import read_places, read_windows
+from commbert.sentences import Documents
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
@@ -296,6 +297,40 @@ def _listed(folder, name, listed, change):
     tables.write(path, tables.WINDOWS, kept, provenance={})
     tables.write_parts(folder / f"{name}.json", tables.WINDOWS, [path])
     return folder / f"{name}.json"
+
+
+def test_pieces_of_a_file_that_is_cut_within_a_line_follow_each_other(stages, tmp_path):
+    def in_pieces(rows):
+        one, places = rows[0], [(0, 20, 1, 2), (20, 20, 2, 2), (40, 21, 2, 3), (61, 19, 3, 4)]
+        ids = (one["input_ids"] * 64)[:64]
+        return [
+            {
+                **one,
+                "file_id": f,
+                "first_token": t,
+                "n_tokens": n,
+                "first_line": a,
+                "last_line": b,
+                "input_ids": ids[:n],
+            }
+            for f in (0, 1)
+            for t, n, a, b in places
+        ]
+
+    found = Documents.of(*read_places(_listed(tmp_path, "pieces", stages.data.windows, in_pieces)))
+    assert found.following.tolist() == [1, 2, 3, -1, 5, 6, 7, -1]
+
+
+def test_windows_of_lines_that_share_a_line_do_not_follow_each_other(stages):
+    rows = [
+        row
+        for path in tables.read_parts(stages.data.windows, tables.WINDOWS)
+        for row in tables.read(path, tables.WINDOWS).to_pylist()
+    ]
+    by_lines = Documents.of(*(np.array([r[k] for r in rows], np.int64) for k in ("file_id", "first_line", "last_line")))
+    found = Documents.of(*read_places(stages.data.windows))
+    assert (found.following == by_lines.following).all()
+    assert (found.following > np.arange(len(rows)) + 1).any()  # overlapping ones are passed over
 
 
 def test_a_long_pair_of_the_validation_split_is_refused_before_the_first_step(stages, start, tmp_path):

@@ -77,8 +77,8 @@ def score_sentences(scores: Scores, case: Case, mlm_reason: str) -> dict[str, An
     network, seed = case.network, case.settings.seed
     if network is None or not network.subject.has_trained_nsp or mlm_reason:
         return None
-    file_id, *lines = read_places(case.data.windows)
-    documents = Documents.of(file_id, *lines)
+    file_id, *places = read_places(case.data.windows)
+    documents = Documents.of(file_id, *places)
     if not documents.gives_pairs:
         return {"pairs": 0}
     rng = np.random.default_rng([seed, 8])
