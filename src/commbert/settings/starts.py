@@ -36,6 +36,12 @@ def problems_of_starts(
             yield f"{name}.tokenizer.mode: {found}"
         if of_run.tokenizer.lower_case != tokenizer.lower_case:
             yield f"{name}.tokenizer.lower_case: lines are cut once for all runs. Set tokenizer.lower_case."
+        if has_nsp[run] and of_run.windows.max_windows is not None:
+            yield (
+                f"{name}: with training.objectives.nsp all windows are needed, for what follows one may not be among "
+                f"those drawn: windows.max_windows must be null, found {of_run.windows.max_windows}. Raise "
+                "windows.stride for fewer windows."
+            )
         yield from _problems_of_start(run, models, data, name)
         if isinstance(model.base, ScratchModel):
             yield from _problems_of_scratch(model.base, models[run], of_run, name)
