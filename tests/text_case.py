@@ -18,7 +18,7 @@ from commbert.settings.training import TrainingSettings
 from commbert.settings.windows import WindowsSettings
 from commbert.settings.words import WordsSettings
 from commbert.stages import average, base, evaluate, explore, model, report, train
-from commbert.stages.evaluate import EvaluationPaths, ModelSubject
+from commbert.stages.subjects import EvaluationPaths, ModelSubject
 from commbert.training.data import DataPaths
 from corpus_case import sha256
 

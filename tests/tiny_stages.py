@@ -28,7 +28,7 @@ from commbert.stages import (
     windows,
     words,
 )
-from commbert.stages.evaluate import EvaluationPaths
+from commbert.stages.subjects import EvaluationPaths
 from commbert.training.data import DataPaths
 
 WORDS = WordsSettings(english_words=200)

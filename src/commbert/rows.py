@@ -86,13 +86,13 @@ def read_windows(listed: Path) -> Rows:
 
 
 def read_places(listed: Path) -> tuple[Ints, Ints, Ints]:
-    """Return [n_windows] the file, the first and the last line of each window that a list of files names."""
+    """Return [n_windows] the file of each listed window, and the places of its first and last token in the file."""
     parts = [np.empty((3, 0), np.int64)]
-    columns = ["file_id", "first_line", "last_line"]
+    columns = ["file_id", "first_token", "n_tokens"]
     for _, table in _groups(listed, columns):
         parts.append(np.stack([table[name].to_numpy().astype(np.int64) for name in columns]))
-    file_id, first_line, last_line = np.concatenate(parts, axis=1)
-    return file_id, first_line, last_line
+    file_id, first, n_tokens = np.concatenate(parts, axis=1)
+    return file_id, first, first + n_tokens - 1
 
 
 def count_tokens(listed: Path, vocab_size: int) -> Ints:

@@ -35,6 +35,10 @@ class SentencePairs:
         """[2 n] first and second of each pair, one after the other."""
         return np.stack([self.first, self.second], axis=1).reshape(-1)
 
+    def chosen(self, numbers: Ints) -> "SentencePairs":
+        """Return some of the pairs, by their numbers."""
+        return SentencePairs(self.first[numbers], self.second[numbers], self.label[numbers])
+
 
 @dataclass(frozen=True)
 class Documents:
@@ -45,26 +49,26 @@ class Documents:
     file_size: Ints
     """[n_windows] windows of its file."""
     following: Ints
-    """[n_windows] the next window of the file that shares no line with this one; -1: none."""
+    """[n_windows] the next window of the file that shares no token with this one; -1: none."""
 
     @classmethod
-    def of(cls, file_id: Ints, first_line: Ints, last_line: Ints) -> "Documents":
+    def of(cls, file_id: Ints, first: Ints, last: Ints) -> "Documents":
         """Find what follows.
 
         Args:
             file_id: [n_windows] the windows of a file stand beside each other.
-            first_line: [n_windows] line of the file at which the window begins.
-            last_line: [n_windows] line at which it ends.
+            first: [n_windows] place in the file (of a token, or a line) at which the window begins.
+            last: [n_windows] the last place that it holds.
         """
         n = len(file_id)
         starts = np.flatnonzero(np.concatenate([[True], file_id[1:] != file_id[:-1]])) if n else np.empty(0, np.int64)
         sizes = np.diff(np.concatenate([starts, [n]]))
         start, size = np.repeat(starts, sizes), np.repeat(sizes, sizes)
         # A key that never falls: files are numbered as they come, and a window counts as beginning where it or any
-        # later one of its file does (windows that lost lines may begin after the next one).
+        # later one of its file does (windows that lost their first lines may begin after the next one).
         file_no = np.repeat(np.arange(len(starts)), sizes) << 40
-        begins = np.minimum.accumulate((file_no + first_line)[::-1])[::-1]
-        at = np.searchsorted(begins, file_no + last_line, side="right")
+        begins = np.minimum.accumulate((file_no + first)[::-1])[::-1]
+        at = np.searchsorted(begins, file_no + last, side="right")
         return cls(start, size, np.where(at < start + size, at, -1))
 
     @cached_property

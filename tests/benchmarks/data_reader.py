@@ -21,7 +21,8 @@ import yaml
 from commbert.nn.collectives import Processes
 from commbert.nn.model import special_ids
 from commbert.settings.training import TrainingSettings
-from commbert.training.batches import Context, step_batch
+from commbert.training.batches import step_batch
+from commbert.training.context import Context
 from commbert.training.data import DataPaths, read_training_data, regular_ids
 from commbert.training.plan import make_plan
 

@@ -32,7 +32,8 @@ from commbert.nn.packing import on_tensors
 from commbert.nn.products import linear
 from commbert.rows import Rows
 from commbert.settings.training import TrainingSettings
-from commbert.training.batches import Context, step_batch, step_windows
+from commbert.training.batches import step_batch, step_windows
+from commbert.training.context import Context
 from commbert.training.data import DataPaths, PairData, read_training_data
 from commbert.training.plan import Stream, make_plan
 from commbert.training.step import add_gradient

@@ -1,6 +1,7 @@
 """Next-sentence prediction in the packed step against transformers' BertForPreTraining on padded rows."""
 
 import json
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -8,16 +9,20 @@ import pytest
 import torch
 from transformers import AutoModel, BertForMaskedLM, BertForPreTraining
 
+from commbert import tables
 from commbert.artifacts import atomic_folder, read_manifest
-from commbert.errors import ModelError
+from commbert.errors import ModelError, TrainingError
 from commbert.nn.measures import nsp_scores, packed_places
 from commbert.nn.model import _names, load_bert, save_for_others, to_transformers
 from commbert.nn.packing import pack
-from commbert.rows import read_windows
+from commbert.rows import read_places, read_windows
+from commbert.sentences import Documents
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
 from commbert.stages import evaluate, train
+from commbert.stages.subjects import ModelSubject
+from commbert.training import loop
 from commbert.training.batches import step_batch, step_windows
 from equivalence.training_case import (
     NO_DROPOUT,
@@ -191,11 +196,11 @@ SETTINGS = TrainingSettings.model_validate(
 )
 
 
-def _run(stages, folder, model):
+def _run(stages, folder, model, **tables):
     return train.run(
         SETTINGS,
         RuntimeSettings(device="cpu"),
-        data=stages.data,
+        data=replace(stages.data, **tables),
         model=model,
         corpus=stages.corpus,
         checkpoints=folder / "checkpoint",
@@ -244,7 +249,7 @@ def test_the_evaluation_measures_nsp_where_it_was_trained(stages, trained_with_n
     settings = EvaluationSettings(windows=20, retrieval_queries=30, random_pairs=500, bootstrap=100)
     found = {}
     for has_nsp in (True, False):
-        subject = evaluate.ModelSubject(trained_with_nsp / "final", "mean", True, "cpu", has_nsp)
+        subject = ModelSubject(trained_with_nsp / "final", "mean", True, "cpu", has_nsp)
         out = {"out": tmp_path / "e.json", "scores_out": tmp_path / "s.parquet"}
         found[has_nsp] = evaluate.run(settings, subject=subject, data=stages.evaluation, split="test", **out)
     assert found[False]["figures"]["nsp_accuracy"] is None
@@ -254,11 +259,149 @@ def test_the_evaluation_measures_nsp_where_it_was_trained(stages, trained_with_n
     assert 20 < found[True]["sentences"]["follows_pct"] < 80
 
 
+def test_held_out_pairs_that_are_too_long_for_the_model_are_counted_and_left_out(stages, trained_with_nsp, tmp_path):
+    settings = EvaluationSettings(windows=20, retrieval_queries=30, random_pairs=500, bootstrap=100)
+    lengths = np.sort(read_windows(stages.evaluation.windows).sizes)
+    short = load_bert(trained_with_nsp / "final")
+    for n_positions in (2 * int(np.median(lengths)) + 3, 40):
+        at = tmp_path / str(n_positions)
+        short.config.max_position_embeddings = n_positions
+        short.position_embeddings = torch.nn.Embedding(n_positions, short.config.hidden_size)
+        with atomic_folder(at, about=read_manifest(trained_with_nsp / "final")["about"]) as tmp:
+            save_for_others(short, trained_with_nsp / "final", tmp, pooling="mean")
+        subject = ModelSubject(at, "mean", True, "cpu", True)
+        out = {"out": tmp_path / "e.json", "scores_out": tmp_path / "s.parquet"}
+        if n_positions == 40:
+            with pytest.raises(ModelError, match=r"expected at least \d+ positions for the windows, found 40"):
+                evaluate.run(settings, subject=subject, data=stages.evaluation, split="test", **out)
+            return
+        found = evaluate.run(settings, subject=subject, data=stages.evaluation, split="test", **out)
+        assert found["sentences"]["longer_than_the_model"] > 0
+        assert found["sentences"]["pairs"] + found["sentences"]["longer_than_the_model"] == 20
+        assert found["figures"]["nsp_loss"]["n"] == found["sentences"]["pairs"] > 0
+
+
 def test_pairs_of_windows_that_are_too_long_for_the_model_are_refused(stages, tmp_path):
     longest = int(read_windows(stages.data.windows).sizes.max())
     said = rf"expected at least {2 * longest + 3} positions for pairs of windows, found 64"
     with pytest.raises(ModelError, match=said):
         _run(stages, tmp_path, stages.start)
+
+
+def _listed(folder, name, listed, change):
+    """Write changed windows of a list, and their own list."""
+    parts = [tables.read(path, tables.WINDOWS).to_pylist() for path in tables.read_parts(listed, tables.WINDOWS)]
+    rows = change([row for part in parts for row in part])
+    kept = {key: [row[key] for row in rows] for key in rows[0]}
+    path = folder / f"{name}.parquet"
+    tables.write(path, tables.WINDOWS, kept, provenance={})
+    tables.write_parts(folder / f"{name}.json", tables.WINDOWS, [path])
+    return folder / f"{name}.json"
+
+
+def test_pieces_of_a_file_that_is_cut_within_a_line_follow_each_other(stages, tmp_path):
+    def in_pieces(rows):
+        one, places = rows[0], [(0, 20, 1, 2), (20, 20, 2, 2), (40, 21, 2, 3), (61, 19, 3, 4)]
+        ids = (one["input_ids"] * 64)[:64]
+        return [
+            {
+                **one,
+                "file_id": f,
+                "first_token": t,
+                "n_tokens": n,
+                "first_line": a,
+                "last_line": b,
+                "input_ids": ids[:n],
+            }
+            for f in (0, 1)
+            for t, n, a, b in places
+        ]
+
+    found = Documents.of(*read_places(_listed(tmp_path, "pieces", stages.data.windows, in_pieces)))
+    assert found.following.tolist() == [1, 2, 3, -1, 5, 6, 7, -1]
+
+
+def test_windows_of_lines_that_share_a_line_do_not_follow_each_other(stages):
+    rows = [
+        row
+        for path in tables.read_parts(stages.data.windows, tables.WINDOWS)
+        for row in tables.read(path, tables.WINDOWS).to_pylist()
+    ]
+    by_lines = Documents.of(*(np.array([r[k] for r in rows], np.int64) for k in ("file_id", "first_line", "last_line")))
+    found = Documents.of(*read_places(stages.data.windows))
+    assert (found.following == by_lines.following).all()
+    assert (found.following > np.arange(len(rows)) + 1).any()  # overlapping ones are passed over
+
+
+def test_a_long_pair_of_the_validation_split_is_refused_before_the_first_step(stages, start, tmp_path):
+    def lengthened(rows):
+        # Not among the evenly spaced windows that MLM is measured on: these begin with the first.
+        long = {**rows[1], "input_ids": (rows[1]["input_ids"] * 64)[:64], "n_tokens": 64}
+        return [rows[0], long, *rows[2:]]
+
+    listed = _listed(tmp_path, "long", stages.data.validation_windows, lengthened)
+    with pytest.raises(ModelError, match="expected at least 131 positions for pairs of windows, found 130"):
+        _run(stages, tmp_path, start, validation_windows=listed)
+
+
+def test_files_of_one_window_and_a_single_file_are_told_apart(stages, start, tmp_path):
+    def first_of_each_file(rows):
+        return [row for n, row in enumerate(rows) if not n or row["file_id"] != rows[n - 1]["file_id"]]
+
+    def of_one_file(rows):
+        return [row for row in rows if row["file_id"] == rows[0]["file_id"]]
+
+    for change, said in ((first_of_each_file, "follow each other in a file"), (of_one_file, "two training files")):
+        listed = _listed(tmp_path, change.__name__, stages.data.windows, change)
+        with pytest.raises(TrainingError, match=said):
+            _run(stages, tmp_path, start, windows=listed)
+
+
+def test_a_validation_split_without_pairs_is_said_and_measures_no_nsp(stages, start, tmp_path, caplog):
+    def first_of_each_file(rows):
+        return [row for n, row in enumerate(rows) if not n or row["file_id"] != rows[n - 1]["file_id"]]
+
+    listed = _listed(tmp_path, "validation", stages.data.validation_windows, first_of_each_file)
+    summary = _run(stages, tmp_path, start, validation_windows=listed)
+    assert summary["figures_at_best"]["nsp_accuracy"] is None
+    assert "no NSP is measured while training" in caplog.text
+
+
+def test_a_model_of_one_kind_of_segments_is_refused(stages, start, tmp_path):
+    model = load_bert(start)
+    model.config.type_vocab_size = 1
+    model.segment_embeddings = torch.nn.Embedding(1, model.config.hidden_size)
+    with atomic_folder(tmp_path / "one", about=read_manifest(start)["about"]) as tmp:
+        save_for_others(model, start, tmp, pooling="mean")
+    with pytest.raises(ModelError, match="type_vocab_size: expected 2 or more with training"):
+        _run(stages, tmp_path, tmp_path / "one")
+
+
+@pytest.mark.parametrize("with_pairs", [False, True])
+def test_a_training_stopped_in_an_epoch_ends_with_the_bits_of_a_straight_one(tmp_path, monkeypatch, with_pairs):
+    more = {"batch_texts": 2, "contrastive": {"temperature_learning_rate": 0.01}}
+    objectives = {"mlm": 0.5, "contrastive": 0.5 if with_pairs else 0.0, "nsp": 1.0}
+    at = context(settings(objectives=objectives, max_steps=5, **(more if with_pairs else {})))
+    assert at.plan.steps_per_epoch == 3
+    straight = network()
+    _, expected = train_in(tmp_path / "straight", straight, at)
+    original = loop.add_gradient
+
+    def stopping(model, at, batch, *rest):
+        if batch.step == 3:
+            signal.raise_signal(signal.SIGTERM)
+        return original(model, at, batch, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "add_gradient", stopping)
+        train_in(tmp_path / "stopped", network(), at)
+    # Computing the layers again in backward changes no bit either.
+    again = network(seed=99)
+    again.checkpoints_layers = True
+    outcome, store = train_in(tmp_path / "stopped", again, at)
+    assert outcome.summary["resumed_at_steps"] == [4]
+    assert rows_of(store) == rows_of(expected)
+    assert all(torch.equal(p, q) for p, q in zip(again.parameters(), straight.parameters(), strict=True))
 
 
 def test_settings_that_contradict_nsp_are_refused():

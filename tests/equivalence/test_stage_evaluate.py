@@ -15,6 +15,7 @@ from commbert.known import read_known
 from commbert.nn.model import load_bert, special_ids, text_vectors
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.stages import evaluate
+from commbert.stages.subjects import FrequencySubject, ModelSubject
 from commbert.tokenization.encoding import encode_words, load_tokenizer
 
 SETTINGS = EvaluationSettings(windows=20, retrieval_queries=30, random_pairs=500, bootstrap=100)
@@ -23,7 +24,7 @@ SETTINGS = EvaluationSettings(windows=20, retrieval_queries=30, random_pairs=500
 def _evaluate(stages, out, *, data=None, has_trained_head=True, subject=None):
     return evaluate.run(
         SETTINGS,
-        subject=subject or evaluate.ModelSubject(stages.start, "mean", has_trained_head, "cpu"),
+        subject=subject or ModelSubject(stages.start, "mean", has_trained_head, "cpu"),
         data=data or stages.evaluation,
         split="test",
         out=out / "evaluation.json",
@@ -113,7 +114,7 @@ def test_a_test_split_without_pairs_has_no_figure_of_pairs_and_all_others(stages
         stages,
         tmp_path / "frequency",
         data=replace(stages.evaluation, pairs=tmp_path / "pairs.parquet"),
-        subject=evaluate.FrequencySubject(),
+        subject=FrequencySubject(),
     )
     assert frequency["figures"]["auc_english"] is None
 

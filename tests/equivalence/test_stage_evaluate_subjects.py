@@ -24,6 +24,7 @@ from commbert.nn.model import load_bert, special_ids, text_vectors
 from commbert.rows import read_windows
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.stages import evaluate
+from commbert.stages.subjects import FrequencySubject, ModelSubject, VectorsSubject
 from commbert.text.languages import KEYWORDS
 from commbert.tokenization.encoding import encode_words, load_tokenizer
 
@@ -90,9 +91,9 @@ def _of_words(data):
 def evaluated(stages, data, vectors, tmp_path_factory):
     """Folder and result of each kind of subject."""
     subjects = {
-        "model": evaluate.ModelSubject(stages.start, "mean", True, "cpu"),
-        "vectors": evaluate.VectorsSubject(vectors[0]),
-        "frequency": evaluate.FrequencySubject(),
+        "model": ModelSubject(stages.start, "mean", True, "cpu"),
+        "vectors": VectorsSubject(vectors[0]),
+        "frequency": FrequencySubject(),
     }
     folders = {name: tmp_path_factory.mktemp(name) for name in subjects}
     return {name: (folders[name], _evaluate(subject, data, folders[name])) for name, subject in subjects.items()}
@@ -239,7 +240,7 @@ def test_neighbours_are_the_nearest_words_and_never_a_keyword_or_the_word_itself
 
 def test_telling_words_are_those_of_the_settings_that_the_code_has(data, vectors, tmp_path):
     settings = SETTINGS.model_copy(update={"telling_words": ("no_such_word", "def", "harq_index", "the")})
-    found = _evaluate(evaluate.VectorsSubject(vectors[0]), data, tmp_path, settings=settings)
+    found = _evaluate(VectorsSubject(vectors[0]), data, tmp_path, settings=settings)
     in_code = [w for w in ("harq_index",) if w in read_evaluated_words(data.words).text]
     assert [w for w in found["neighbours"] if w != "the"] == in_code == ["harq_index"]
 
@@ -283,7 +284,7 @@ def test_collapsed_vectors_are_told_and_others_are_not(evaluated, data, vectors,
     write_vectors(
         tmp_path / "v.parquet", rows / np.linalg.norm(rows, axis=1, keepdims=True), provenance=_of_words(data)
     )
-    found = _evaluate(evaluate.VectorsSubject(tmp_path / "v.parquet"), data, tmp_path)
+    found = _evaluate(VectorsSubject(tmp_path / "v.parquet"), data, tmp_path)
     assert "all words point one way" in found["geometry"]["collapse"][0]
     assert evaluated["vectors"][1]["geometry"]["collapse"] == []
 
@@ -294,7 +295,7 @@ def test_a_model_that_gives_every_text_one_vector_is_measured_and_told(stages, d
     for name in [n for n in weights if "LayerNorm" in n]:
         weights[name] = torch.full_like(weights[name], float(name.endswith("bias")))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    found = _evaluate(evaluate.ModelSubject(folder, "mean", True, "cpu"), data, tmp_path)
+    found = _evaluate(ModelSubject(folder, "mean", True, "cpu"), data, tmp_path)
     assert len(found["geometry"]["collapse"]) == 2
     assert found["figures"]["auc_frequency_matched"]["value"] == pytest.approx(0.5, abs=0.02)
     assert found["figures"]["general_similarity"] is None
@@ -409,7 +410,7 @@ def test_vectors_of_another_vocabulary_are_refused_in_one_line(data, vectors, tm
     ):
         write_vectors(tmp_path / "v.parquet", rows, provenance=provenance)
         with pytest.raises(DataError, match=expected) as caught:
-            _evaluate(evaluate.VectorsSubject(tmp_path / "v.parquet"), data, tmp_path / "out")
+            _evaluate(VectorsSubject(tmp_path / "v.parquet"), data, tmp_path / "out")
         assert len(str(caught.value).splitlines()) == 1
         assert not (tmp_path / "out").exists()
 
@@ -425,7 +426,7 @@ def test_a_hard_rung_that_gives_itself_away_fails_with_the_reason_and_writes_not
         rows.append({**place, "word_id_b": negative, "label": 0, "kind": "frequency_matched"})
     _write(tmp_path / "pairs.parquet", tables.PAIRS, rows)
     with pytest.raises(DataError) as caught:
-        _evaluate(evaluate.FrequencySubject(), replace(data, pairs=tmp_path / "pairs.parquet"), tmp_path / "out")
+        _evaluate(FrequencySubject(), replace(data, pairs=tmp_path / "pairs.parquet"), tmp_path / "out")
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'pairs.parquet'}: rung frequency_matched: ")
     assert "a rule that never sees the first word (frequency) reaches an AUC of 1.000" in message
@@ -435,7 +436,7 @@ def test_a_hard_rung_that_gives_itself_away_fails_with_the_reason_and_writes_not
 
 def test_another_split_is_measured_on_its_own_pairs_lines_functions_and_windows(stages, data, evaluated, tmp_path):
     heldout = replace(data, pairs=stages.data.validation_pairs, windows=stages.data.validation_windows)
-    subject = evaluate.ModelSubject(stages.start, "mean", True, "cpu")
+    subject = ModelSubject(stages.start, "mean", True, "cpu")
     found = _evaluate(subject, heldout, tmp_path, split="validation")
     partners, _ = _partners(data, "retrieval", "validation")
     assert (found["split"], evaluated["model"][1]["split"]) == ("validation", "test")
@@ -451,9 +452,9 @@ def test_another_split_is_measured_on_its_own_pairs_lines_functions_and_windows(
 @pytest.mark.parametrize("subject", ["model", "vectors", "frequency"])
 def test_evaluating_twice_gives_the_same_bytes(stages, data, vectors, evaluated, tmp_path, subject):
     again = {
-        "model": evaluate.ModelSubject(stages.start, "mean", True, "cpu"),
-        "vectors": evaluate.VectorsSubject(vectors[0]),
-        "frequency": evaluate.FrequencySubject(),
+        "model": ModelSubject(stages.start, "mean", True, "cpu"),
+        "vectors": VectorsSubject(vectors[0]),
+        "frequency": FrequencySubject(),
     }
     _evaluate(again[subject], data, tmp_path)
     for name in ("evaluation.json", "evaluation.scores.parquet"):

@@ -24,6 +24,7 @@ from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
 from commbert.stages import average, evaluate, report, train
+from commbert.stages.subjects import FrequencySubject, ModelSubject, VectorsSubject
 
 TRAINING = {
     "max_steps": 4,
@@ -66,11 +67,11 @@ def made(stages, tmp_path_factory):
     words = {"words": tables.content_digest(stages.evaluation.words)}
     write_vectors(at / "vectors.parquet", rows.astype(np.float32), provenance=words)
     subjects = {
-        "final": evaluate.ModelSubject(at / "model", "mean", True, "cpu"),
-        "base": evaluate.ModelSubject(stages.start, "mean", False, "cpu"),
-        "collapsed": evaluate.ModelSubject(folder, "mean", True, "cpu"),
-        "ppmi_svd": evaluate.VectorsSubject(at / "vectors.parquet"),
-        "frequency": evaluate.FrequencySubject(),
+        "final": ModelSubject(at / "model", "mean", True, "cpu"),
+        "base": ModelSubject(stages.start, "mean", False, "cpu"),
+        "collapsed": ModelSubject(folder, "mean", True, "cpu"),
+        "ppmi_svd": VectorsSubject(at / "vectors.parquet"),
+        "frequency": FrequencySubject(),
     }
     for name, subject in subjects.items():
         out = at / name

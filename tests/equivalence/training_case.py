@@ -26,8 +26,9 @@ from commbert.rows import Rows
 from commbert.sentences import Documents
 from commbert.settings.base import merged
 from commbert.settings.training import TrainingSettings
-from commbert.training.batches import Context, StepBatch, step_batch
+from commbert.training.batches import StepBatch, step_batch
 from commbert.training.checkpoints import CheckpointStore
+from commbert.training.context import Context
 from commbert.training.data import PairData, TrainingData
 from commbert.training.loop import Outcome, Rhythm, train
 from commbert.training.plan import make_plan

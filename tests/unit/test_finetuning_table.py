@@ -15,7 +15,8 @@ import tiny
 from commbert.errors import CommbertError, DataError, SettingsError, SourceError
 from commbert.finetuning.examples import make_dataset, ordered
 from commbert.finetuning.table import number, read_table
-from commbert.settings.config import load, section_from_json
+from commbert.settings.checking import section_from_json
+from commbert.settings.config import load
 from commbert.settings.finetune import FinetuneSettings
 from commbert.tokenization.encoding import load_tokenizer
 

@@ -265,6 +265,22 @@ def test_accuracies_are_those_of_choose(models, files):
     assert row.better == ""
 
 
+def test_questions_of_a_table_with_splits_are_told_by_split_too(models, tmp_path):
+    rows = [(i, a, b, split) for i in range(4) for a, b, split in [("mac", "rlc", "train"), ("ue", "csi", "test")]]
+    text = "".join(f"the ____ of {i},{a},{b},A,{split}\n" for i, a, b, split in rows)
+    for column, expected in (("split", {"split train": 4, "split test": 4}), ("other", {})):
+        path = tmp_path / f"{column}.csv"
+        path.write_text(f"question,A,B,answer,{column}\n{text}", encoding="utf-8")
+        found = compare(models["a"], models["b"], [ComparedFile("questions", path)], n_resamples=100)
+        told = {row.figure.removeprefix("accuracy, ").removesuffix(" (chance 50%)"): row for row in found.rows}
+        assert {name: row.b.n for name, row in told.items() if name.startswith("split")} == expected
+    questions = [q for q in read_questions(tmp_path / "split.csv").questions if q.split == "test"]
+    right = [c.chosen == q.answer for c, q in zip(choose_all(models["b"], questions), questions, strict=True)]
+    rows = compare(models["a"], models["b"], [ComparedFile("questions", tmp_path / "split.csv")], n_resamples=100).rows
+    [row] = [row for row in rows if "split test" in row.figure]
+    assert row.b.value == pytest.approx(np.mean(right))
+
+
 def test_questions_that_one_model_cannot_be_asked_are_asked_of_neither(models, tmp_path):
     path = tmp_path / "q.csv"
     path.write_text("question,A,B,answer\nthe ____,mac,rlc,A\nthe ____,mac,手,A\n", encoding="utf-8")

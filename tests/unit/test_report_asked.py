@@ -48,6 +48,16 @@ def test_a_setting_left_to_the_program_is_told_as_decided_with_its_reason():
     assert lines()["strategy"]["done"] == "single (one process)"
 
 
+def test_the_weight_of_nsp_is_told_where_it_was_asked_for():
+    asked = settings(objectives={"mlm": 0.7, "contrastive": 0.3, "nsp": 0.5})
+    told = {"sentence_pairs": 4, "nsp_loss": 0.7}
+    found = lines(config=asked, steps=[step(n, nsp_weight=0.5, **told) for n in (1, 2)])["weight of NSP"]
+    assert (found["asked"], found["done"], found["verdict"]) == ("0.5", "0.5", "as asked")
+    found = lines(config=asked, steps=[step(1, nsp_weight=0.5, **told), step(2, nsp_weight=0.0, **told)])
+    assert (found["weight of NSP"]["done"], found["weight of NSP"]["verdict"]) == ("0 to 0.5", "differs")
+    assert "weight of NSP" not in lines()
+
+
 def test_the_values_of_each_side_are_those_asked_and_measured():
     found = lines(steps=[step(1), step(2, mlm_weight=0.5)], config=settings(objectives={"mlm": 0.7, "mlm_end": 0.5}))
     assert (found["beta (weight of MLM)"]["asked"], found["beta (weight of MLM)"]["done"]) == ("0.7 to 0.5",) * 2

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from commbert.errors import SettingsError
 from commbert.settings import config
 from commbert.settings.base import merged
+from commbert.settings.checking import section_from_json
 from commbert.settings.corpus import SplitSettings
 from commbert.settings.training import TrainingSettings
 from commbert.settings.windows import WindowsSettings
@@ -237,12 +238,12 @@ def test_settings_cannot_be_changed_after_the_check():
 def test_validation_changes_no_value():
     given = {"unit": "line", "lines_before": 1, "lines_after": 2, "stride": 3}
     given |= {"max_length": 64, "max_windows": 9, "heldout_stride": 4}
-    assert config.section_from_json(WindowsSettings, json.dumps(given), where="w").model_dump() == {**given, "seed": 17}
+    assert section_from_json(WindowsSettings, json.dumps(given), where="w").model_dump() == {**given, "seed": 17}
 
 
 def test_equal_settings_give_equal_json_whatever_the_order_of_keys():
-    one = config.section_from_json(SplitSettings, '{"test": 0.2, "seed": 3}', where="s")
-    two = config.section_from_json(SplitSettings, '{"seed": 3, "test": 0.2}', where="s")
+    one = section_from_json(SplitSettings, '{"test": 0.2, "seed": 3}', where="s")
+    two = section_from_json(SplitSettings, '{"seed": 3, "test": 0.2}', where="s")
     assert one.as_json() == two.as_json()
 
 
@@ -255,7 +256,7 @@ def test_settings_of_a_run_leave_out_the_runtime():
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"x"'])
 def test_a_section_that_is_no_json_mapping_is_a_settings_error(text):
     with pytest.raises(SettingsError, match=r"^windows"):
-        config.section_from_json(WindowsSettings, text, where="windows")
+        section_from_json(WindowsSettings, text, where="windows")
 
 
 def test_every_setting_has_a_description():

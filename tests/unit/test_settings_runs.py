@@ -330,6 +330,24 @@ def test_what_does_not_fit_a_model_drawn_anew_is_refused(changes, told):
     assert told in message_of_scratch(**changes)
 
 
+def test_two_windows_must_share_the_positions_of_a_model_that_learns_what_follows():
+    with_nsp = {"training": {"objectives": {"nsp": 1.0}}}
+    message = message_of_scratch({"a": with_nsp, "b": {}}, windows={"max_length": 65})
+    assert message == (
+        "config.yaml runs.a: with training.objectives.nsp two windows share the positions, so windows.max_length must "
+        "be 64 at most with model.base.positions 128, found 65. Lower the one or raise the other."
+    )
+    scratch({"a": with_nsp}, windows={"max_length": 64})
+
+
+def test_windows_that_follow_each_other_are_all_kept_where_that_is_learnt():
+    with_nsp = {"training": {"objectives": {"nsp": 1.0}}}
+    message = message_of({"a": with_nsp, "b": {}}, windows={"max_windows": 100})
+    assert message.startswith("config.yaml runs.a: with training.objectives.nsp all windows are needed")
+    assert len(message.splitlines()) == 1
+    loaded({"a": with_nsp, "b": {"windows": {"max_windows": 100}}})
+
+
 def test_what_just_fits_a_model_drawn_anew_is_accepted():
     scratch(windows={"max_length": 128}, texts={"max_tokens": 126})
 

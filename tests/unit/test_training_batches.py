@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from commbert.nn.collectives import Processes
-from commbert.training import batches
+from commbert.training import prefetching
 from commbert.training import step as steps
-from commbert.training.batches import Prefetcher, prefetched, step_batch, step_windows, step_words
+from commbert.training.batches import step_batch, step_windows, step_words
 from commbert.training.data import PairData
 from commbert.training.plan import cut
+from commbert.training.prefetching import Prefetcher, prefetched
 from equivalence.training_case import SPECIALS, context, data, network, ragged, settings
 
 torch.set_num_threads(1)
@@ -455,7 +456,7 @@ def test_prefetched_batches_are_those_that_are_made_on_demand(order, is_even):
 
 def test_the_next_step_is_made_ahead_and_none_after_the_last(monkeypatch):
     made = []
-    monkeypatch.setattr(batches, "step_batch", lambda _, step, *, is_even: made.append(step) or step)
+    monkeypatch.setattr(prefetching, "step_batch", lambda _, step, *, is_even: made.append(step) or step)
     at = context(settings(max_steps=3))
     with prefetched(at, is_even=False) as found:
         assert [found.get(s) for s in (0, 1, 2)] == [0, 1, 2]
@@ -464,14 +465,14 @@ def test_the_next_step_is_made_ahead_and_none_after_the_last(monkeypatch):
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_an_exception_of_the_maker_reaches_who_asks(monkeypatch, ahead):
-    original = batches.step_batch
+    original = prefetching.step_batch
 
     def broken(at, step, *, is_even):
         if step == 1:
             raise ValueError("damaged row")
         return original(at, step, is_even=is_even)
 
-    monkeypatch.setattr(batches, "step_batch", broken)
+    monkeypatch.setattr(prefetching, "step_batch", broken)
     with prefetched(context(settings()), is_even=False) as found:
         if ahead:
             found.get(0)

@@ -344,7 +344,7 @@ def test_a_damaged_record_is_named_with_its_line(tmp_path, damage):
 
 
 def test_an_address_with_a_password_is_refused_without_showing_it():
-    from commbert.settings.config import section_from_json
+    from commbert.settings.checking import section_from_json
     from commbert.settings.runtime import RuntimeSettings
 
     text = json.dumps({"mlflow_uri": "http://me:hunter2@host:5000"})

@@ -13,7 +13,7 @@ from commbert import __version__
 from commbert.cli.recording import recorded
 from commbert.errors import SettingsError
 from commbert.settings.base import Section
-from commbert.settings.config import section_from_json
+from commbert.settings.checking import section_from_json
 from commbert.settings.runtime import RuntimeSettings
 
 log_messages = logging.getLogger("commbert")

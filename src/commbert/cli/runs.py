@@ -159,15 +159,16 @@ def evaluate(
         from commbert.settings.evaluation import EvaluationSettings
         from commbert.settings.runtime import RuntimeSettings
         from commbert.stages import evaluate as stage
+        from commbert.stages import subjects as of
 
-        subjects: list[stage.Subject] = []
+        subjects: list[of.Subject] = []
         if model is not None:
             device = parsed(RuntimeSettings, runtime, "runtime").device
-            subjects.append(stage.ModelSubject(model, pooling, trained_head, device, trained_nsp))
+            subjects.append(of.ModelSubject(model, pooling, trained_head, device, trained_nsp))
         if vectors is not None:
-            subjects.append(stage.VectorsSubject(vectors))
+            subjects.append(of.VectorsSubject(vectors))
         if by_frequency:
-            subjects.append(stage.FrequencySubject())
+            subjects.append(of.FrequencySubject())
         if len(subjects) != 1:
             raise SettingsError(
                 f"expected one of --model, --vectors and --by-frequency, found {len(subjects)}. Give one of them."
@@ -177,7 +178,7 @@ def evaluate(
         return stage.run(
             parsed(EvaluationSettings, settings, "evaluation"),
             subject=subjects[0],
-            data=stage.EvaluationPaths(
+            data=of.EvaluationPaths(
                 files=files,
                 line_words=line_words,
                 words=words,

@@ -96,6 +96,15 @@ def by_domain(questions: Sequence[Question]) -> Iterator[tuple[str, list[int]]]:
         yield from ((domain or "(none)", found) for domain, found in rows.items())
 
 
+def by_split(questions: Sequence[Question]) -> Iterator[tuple[str, list[int]]]:
+    """Yield the questions of each split, in order of their first question, if the file names several."""
+    rows: dict[str, list[int]] = {}
+    for i, question in enumerate(questions):
+        rows.setdefault(question.split, []).append(i)
+    if len(rows) > 1:
+        yield from ((split or "(none)", found) for split, found in rows.items())
+
+
 def _accuracy(domain: str, answered: Sequence[Answered], *, n_resamples: int, seed: int) -> Accuracy:
     seen, blind = right(answered), right(answered, is_blind=True)
     n = len(answered)

@@ -25,7 +25,7 @@ from commbert.evaluation.bootstrap import (
     spearman_resamples,
 )
 from commbert.evaluation.scores import Draws, between
-from commbert.inference.answering import by_domain, right, sorted_out, wilson
+from commbert.inference.answering import by_domain, by_split, right, sorted_out, wilson
 from commbert.inference.choosing import choose_all
 from commbert.inference.comparedfiles import ComparedFile, read_labelled_pairs, read_texts
 from commbert.inference.models import AskedModel
@@ -239,7 +239,7 @@ _WORD_FIGURES: tuple[tuple[str, Better, Callable[[WordScores], tuple[Any, ...]]]
 
 
 def _questions(case: _Case, file: ComparedFile) -> Iterator[Row]:
-    """Yield accuracies, of all questions and by domain, and without the question."""
+    """Yield accuracies, of all questions, by domain and by split, and without the question."""
     known = [q for q in read_questions(file.path).questions if q.answer is not None]
     if not known:
         raise DataError(f"{file.path}: expected questions with answers, found none. Add a column answer.")
@@ -259,7 +259,9 @@ def _questions(case: _Case, file: ComparedFile) -> Iterator[Row]:
     asked = [q for q in known if q.line in lines]
     kept = [None if f is None else [a for a in f if a.question.line in lines] for f in answered]
     for is_blind in (False, True):
-        for domain, rows in by_domain(asked):
+        # A table that a model was trained on says by its splits which questions were held out.
+        splits = [(f"split {split}", rows) for split, rows in by_split(asked)]
+        for domain, rows in [*by_domain(asked), *splits]:
             if is_blind and len(rows) < len(asked):
                 continue
             pair = [

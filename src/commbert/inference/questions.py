@@ -23,6 +23,7 @@ _LETTERED = re.compile(r"(?:(?:option|choice)[ _-]?)?([A-Z])", re.IGNORECASE)
 _LISTS = ("options", "choices")
 _ANSWERS = ("answer", "correct", "correct_answer", "label")
 _DOMAINS = ("domain", "category", "subject")
+_SPLITS = ("split",)
 _SUFFIXES = {".csv": ",", ".tsv": "\t", ".jsonl": "", ".ndjson": ""}
 
 
@@ -50,6 +51,8 @@ class Question:
     domain: str = ""
     line: int = 0
     """First line of its row; 0 of the command line."""
+    split: str = ""
+    """What the column ``split`` says, if there is one: a model may have been trained on the questions of some."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class _Names:
     is_list: bool
     answer: str | None
     domain: str | None
+    split: str | None
 
 
 def read_questions(path: Path, columns: QuestionColumns | None = None, *, skips_mistakes: bool = False) -> QuestionFile:
@@ -154,6 +158,7 @@ def _names(found: Sequence[str], columns: QuestionColumns, at: str) -> _Names:
         is_list=len(options) == 1,
         answer=_one(found, columns.answer, _ANSWERS, at),
         domain=_one(found, columns.domain, _DOMAINS, at),
+        split=_one(found, "", _SPLITS, at),
     )
 
 
@@ -194,7 +199,8 @@ def _question(row: Mapping[str, Any], names: _Names, answer_as: AnswerAs, line: 
     told = _cell(row, names.answer, at) if names.answer is not None else None
     answer = None if told is None else _answer(told, cells, labels, answer_as, at)
     domain = _cell(row, names.domain, at) if names.domain is not None else ""
-    return Question(text, tuple(cells), answer, domain, line)
+    split = _cell(row, names.split, at) if names.split is not None else ""
+    return Question(text, tuple(cells), answer, domain, line, split)
 
 
 def option_problem(text: str, options: Sequence[str]) -> str:

@@ -152,6 +152,12 @@ def _optimization(
     )
     told = f"{first:g}" if first == last else f"{first:g} to {last:g}"
     yield Line("beta (weight of MLM)", "training.objectives", beta, told, AS_ASKED if agrees else DIFFERS)
+    if asked["objectives"].get("nsp"):
+        weights = sorted({s["nsp_weight"] for s in steps})
+        agrees = all(isclose(weight, asked["objectives"]["nsp"]) for weight in weights)
+        done_nsp = " to ".join(f"{weight:g}" for weight in dict.fromkeys((weights[0], weights[-1])))
+        verdict = AS_ASKED if agrees else DIFFERS
+        yield Line("weight of NSP", "training.objectives.nsp", f"{asked['objectives']['nsp']:g}", done_nsp, verdict)
     optimizer, peak = asked["optimizer"], max(s["learning_rate"] for s in steps)
     rate = optimizer["learning_rate"]
     verdict = AS_ASKED if isclose(peak, rate, rel_tol=0.05) else DIFFERS

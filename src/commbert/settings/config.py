@@ -1,15 +1,15 @@
-"""The whole configuration, its checks, and messages in the user's words."""
+"""The whole configuration, and checks of what its sections say of each other."""
 
-import difflib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from commbert.errors import SettingsError
 from commbert.settings.base import Name, Section, merged
 from commbert.settings.baselines import BaselinesSettings
+from commbert.settings.checking import checked, problems
 from commbert.settings.corpus import CorpusSettings
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.settings.explore import ExploreSettings
@@ -29,9 +29,6 @@ from commbert.settings.words import WordsSettings
 
 RULES = ("frequency", "char_ngrams", "ppmi_svd")
 """What is measured beside the runs without a language model."""
-
-S = TypeVar("S", bound=Section)
-M = TypeVar("M", bound=BaseModel)
 
 
 class Config(Section):
@@ -210,12 +207,13 @@ def load(raw: Mapping[str, Any], *, where: str = "config.yaml") -> Config:
     """
     if "__use_yte__" in raw:
         raise SettingsError(f"{where}: __use_yte__ is refused: it would run code from the file. Remove that line.")
-    config = _checked(Config, _without_removed(raw), where, "")
+    config = checked(Config, _without_removed(raw), where)
     lines = [*_problems_of_runs(config, where), *_problems_of_names(config, where)]
     if not lines:
         models = {run: config.model_of(run) for run in config.runs}
         data = {run: config.data_of(run) for run in config.runs}
-        lines = list(problems_of_starts(config.model, config.tokenizer, models, data, where))
+        has_nsp = {run: config.training_of(run).objectives.nsp > 0 for run in config.runs}
+        lines = list(problems_of_starts(config.model, config.tokenizer, models, data, has_nsp, where))
     if lines:
         raise SettingsError("\n".join(lines))
     return config
@@ -229,7 +227,7 @@ def _problems_of_runs(config: Config, where: str) -> Iterator[str]:
                 yield f"{where} runs.{name}.model.base: one base serves all runs. Set model.base."
                 continue
             whole = merged(section.model_dump(mode="json"), changes)
-            yield from _problems(type(section), whole, where, f"runs.{name}.{key}")
+            yield from problems(type(section), whole, where, f"runs.{name}.{key}")
 
 
 def _problems_of_names(config: Config, where: str) -> Iterator[str]:
@@ -259,19 +257,6 @@ def _problems_of_names(config: Config, where: str) -> Iterator[str]:
             yield f"{where} runs.{name}: the name {name} means a baseline. Choose another name."
 
 
-def section_from_json(section: type[S], text: str, *, where: str) -> S:
-    """Check one section given as JSON text (how a rule hands a stage its settings).
-
-    Raises:
-        SettingsError: If the text is no JSON or breaks the section's rules.
-    """
-    try:
-        raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise SettingsError(f"{where}: expected JSON, found {text[:60]!r} ({error}).") from error
-    return _checked(section, raw, where, "")
-
-
 def _without_removed(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what a later file set to null (runs, fine-tunings, keys of ``model.base``): mappings are merged."""
     out = dict(raw)
@@ -282,105 +267,6 @@ def _without_removed(raw: Mapping[str, Any]) -> dict[str, Any]:
         base = {key: value for key, value in out["model"]["base"].items() if value is not None}
         out["model"] = {**out["model"], "base": base}
     return out
-
-
-def _checked(model: type[M], raw: Any, where: str, prefix: str) -> M:
-    lines = _problems(model, raw, where, prefix)
-    if lines:
-        raise SettingsError("\n".join(lines))
-    return model.model_validate_json(json.dumps(raw))
-
-
-def _problems(model: type[BaseModel], raw: Any, where: str, prefix: str) -> list[str]:
-    try:
-        model.model_validate_json(json.dumps(raw))
-    except ValidationError as error:
-        found = [_explain(model, raw, e, where, prefix) for e in error.errors() if not _is_echo(e)]
-        return list(dict.fromkeys(found))
-    except (TypeError, ValueError, RecursionError) as error:
-        return [f"{where}: a value is no number, text, list or mapping ({error}). Quote dates and the like."]
-    return []
-
-
-def _is_echo(error: Any) -> bool:
-    """Return whether a list is called too short only because its items are wrong, each with a line of its own."""
-    return bool(error["type"] == "too_short" and len(error["input"]) >= error["ctx"]["min_length"])
-
-
-def _explain(model: type[BaseModel], raw: Any, error: Any, where: str, prefix: str) -> str:
-    path = _path_in(raw, error["loc"])
-    name = ".".join([prefix, *map(str, path)] if prefix else map(str, path))
-    at = f"{where} {name}".rstrip()
-    value, message = error["input"], error["msg"]
-    if error["type"] == "extra_forbidden":
-        known = _known_keys(model, error["loc"][:-1])
-        near = difflib.get_close_matches(str(path[-1]), known, 1)
-        parent = name.rsplit(".", 1)[0] + "." if "." in name else ""
-        hint = f"Did you mean {parent}{near[0]}?" if near else f"Known here: {', '.join(sorted(known))}."
-        return f"{at}: unknown setting. {hint}"
-    if error["type"] == "missing":
-        return f"{at}: missing, and it has no default."
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        kinds = [tag.strip(" '") for tag in error.get("ctx", {}).get("expected_tags", "").split(",") if tag]
-        given = value.get("kind") if isinstance(value, dict) else None
-        alike = difflib.get_close_matches(str(given).lower(), kinds, 1)
-        these = f" of {', '.join(kinds)}" if kinds else ""
-        suggestion = f" Did you mean {alike[0]}?" if alike else ""
-        return f"{at}: expected a kind{these}, found {json.dumps(given, default=str)[:40]}.{suggestion}"
-    if error["type"] == "value_error":
-        return f"{at}: {message.removeprefix('Value error, ')}."
-    hint = ""
-    if isinstance(value, str) and _is_number(value):
-        hint = ' YAML reads 1e5, 3e-4 and "30" as text: write 100000, 3.0e-4 or 30 without quotes.'
-    expected = message.removeprefix("Input should be ").removeprefix("a valid ")
-    return f"{at}: expected {expected}, found {json.dumps(value, default=str)[:80]}.{hint}"
-
-
-def _path_in(raw: Any, loc: tuple[str | int, ...]) -> list[str | int]:
-    """Drop from pydantic's location what is no key of the file (tags of unions, names of alternatives)."""
-    path: list[str | int] = []
-    at_tag = True
-    for i, key in enumerate(loc):
-        if at_tag and isinstance(raw, dict) and raw.get("kind") == key:
-            at_tag = False  # the tag of a union, which may be spelt like one of its keys
-            continue
-        inside = (isinstance(raw, dict) and key in raw) or (isinstance(raw, list) and isinstance(key, int))
-        if inside:
-            raw, at_tag = raw[key], True
-            path.append(key)
-        elif i == len(loc) - 1 and isinstance(raw, dict) and not isinstance(key, int):
-            path.append(key)
-    return path
-
-
-def _known_keys(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """Return the names that the section at ``loc`` knows, by way of the JSON schema (unions and lists included)."""
-    schema = model.model_json_schema()
-    node: dict[str, Any] = schema
-    for key in loc:
-        node = _resolve(schema, node)
-        if isinstance(key, int):
-            node = node.get("items", {})
-        elif "discriminator" in node:
-            node = {"$ref": node["discriminator"]["mapping"][key]}
-        else:
-            others = [*node.get("patternProperties", {}).values(), node.get("additionalProperties", {})]
-            node = node.get("properties", {}).get(key, others[0])
-    return list(_resolve(schema, node).get("properties", {}))
-
-
-def _resolve(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
-    while "$ref" in node:
-        node = schema["$defs"][node["$ref"].rsplit("/", 1)[1]]
-    return node
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def json_schema() -> dict[str, Any]:

@@ -12,6 +12,7 @@ def problems_of_starts(
     tokenizer: TokenizerSettings,
     models: Mapping[str, ModelSettings],
     data: Mapping[str, DataSettings],
+    has_nsp: Mapping[str, bool],
     where: str,
 ) -> Iterator[str]:
     """Yield a line for each contradiction.
@@ -21,6 +22,7 @@ def problems_of_starts(
         tokenizer: The section ``tokenizer``.
         models: The section of each run, by its name.
         data: What each run reads.
+        has_nsp: Whether each run learns next-sentence prediction.
         where: Name of the configuration file.
     """
     found = _tokenizer_without_base(model, tokenizer)
@@ -34,9 +36,21 @@ def problems_of_starts(
             yield f"{name}.tokenizer.mode: {found}"
         if of_run.tokenizer.lower_case != tokenizer.lower_case:
             yield f"{name}.tokenizer.lower_case: lines are cut once for all runs. Set tokenizer.lower_case."
+        if has_nsp[run] and of_run.windows.max_windows is not None:
+            yield (
+                f"{name}: with training.objectives.nsp all windows are needed, for what follows one may not be among "
+                f"those drawn: windows.max_windows must be null, found {of_run.windows.max_windows}. Raise "
+                "windows.stride for fewer windows."
+            )
         yield from _problems_of_start(run, models, data, name)
         if isinstance(model.base, ScratchModel):
             yield from _problems_of_scratch(model.base, models[run], of_run, name)
+            if has_nsp[run] and 2 * of_run.windows.max_length - 1 > model.base.positions:
+                yield (
+                    f"{name}: with training.objectives.nsp two windows share the positions, so windows.max_length must "
+                    f"be {(model.base.positions + 1) // 2} at most with model.base.positions {model.base.positions}, "
+                    f"found {of_run.windows.max_length}. Lower the one or raise the other."
+                )
 
 
 def _tokenizer_without_base(model: ModelSettings, tokenizer: TokenizerSettings) -> str:

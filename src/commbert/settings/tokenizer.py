@@ -23,7 +23,8 @@ class TokenizerSettings(Section):
     """``train``: characters with entries of their own at most, the most frequent ones: for scripts with thousands."""
     lower_case: bool = True
     """``train``: letters lose case and accents, as in BERT's uncased models; false = as they stand. Chinese characters
-    stand alone either way. The other modes do as the base model does."""
+    stand alone either way, and the words of pairs, vectors and evaluation are in lower case either way. The other modes
+    do as the base model does."""
     max_new_words: Annotated[int, Field(ge=1, le=20_000)] = 1000
     """``extend``, as all below: entries added at most; the first 1,000 take most of the gain, 5,000 is the sensible
     maximum."""

@@ -20,7 +20,7 @@ class Objectives(Section):
 
     nsp: NonNegative = 0.0
     """Weight of next-sentence prediction (Devlin et al. 2019, arXiv:1810.04805, section 3.1): windows are then read in
-    pairs, half of them with the next window of the file that shares no line with the first, half with one of another
+    pairs, half of them with the next window of the file that shares no token with the first, half with one of another
     file. A pair holds two windows and three special tokens, so ``windows.max_length`` is half of the positions at most.
     """
     mlm_end: NonNegative | None = None

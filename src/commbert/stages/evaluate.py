@@ -1,27 +1,20 @@
 """evaluate: a model, a baseline's vectors or the frequency rule, on the held-out tables, to figures and scores."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from torch import Tensor
 
 from commbert import tables
 from commbert.artifacts import sha256_file, write_json
-from commbert.baselines.vectors import read_vectors
-from commbert.corpus.reading import split_of_files
 from commbert.errors import DataError
-from commbert.evaluation import general, geometry, meaning
+from commbert.evaluation import geometry, meaning
 from commbert.evaluation import pairs as ladder
 from commbert.evaluation.bootstrap import auc_resamples, estimate, json_ready
 from commbert.evaluation.controls import HARD_RUNGS, Controls, controls, problems
-from commbert.evaluation.functions import brief_ranks, read_function_texts, same_function_partners
-from commbert.evaluation.masked import masked_scores, unigram_figures
+from commbert.evaluation.functions import same_function_partners
 from commbert.evaluation.retrieval import Partners, held_out_partners, retrieve
 from commbert.evaluation.scores import (
     CORRELATION,
@@ -35,111 +28,18 @@ from commbert.evaluation.scores import (
 )
 from commbert.evaluation.words import (
     ByFrequency,
-    Space,
-    Words,
-    read_evaluated_words,
-    space_of_vectors,
     telling_words,
-    words_needed,
 )
-from commbert.known import Keys, read_known
-from commbert.nn.devices import choose_device
-from commbert.nn.encoder import Bert
-from commbert.nn.measures import nsp_scores
-from commbert.nn.model import load_bert, missing_parts, special_ids, text_vectors
-from commbert.nn.packing import SpecialIds
 from commbert.provenance import digest, digest_of_files, environment
-from commbert.rows import count_tokens, read_places, read_windows
-from commbert.sentences import IS_NEXT, Documents
 from commbert.settings.evaluation import EvaluationSettings
-from commbert.tokenization.encoding import cut_alike, encode_words, load_tokenizer
+from commbert.stages.subjects import Case, EvaluationPaths, ModelSubject, Subject, VectorsSubject, open_case
+from commbert.stages.textscores import score_masked, score_meaning, score_sentences
+from commbert.tokenization.encoding import encode_words
 
 _HUB_QUERIES = 5000
 """Words that name their neighbours, for the hubness."""
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class EvaluationPaths:
-    """The tables that an evaluation reads; of windows, the lists of their files."""
-
-    files: Path
-    line_words: Path
-    words: Path
-    known: Path
-    pairs: Path
-    windows: Path
-    train_windows: Path
-    windows_tokenizer: Path
-    functions: Path
-    acronyms: Path
-    terms: Path
-    opposites: Path
-    similarity: Path
-    general_text: Path
-
-
-@dataclass(frozen=True)
-class ModelSubject:
-    """A model folder with its own tokenizer."""
-
-    folder: Path
-    pooling: str
-    """``mean`` or ``cls``."""
-    has_trained_head: bool
-    """False: the folder's MLM head was never trained, so MLM is not measured."""
-    device: str
-    """As in ``runtime.device``."""
-    has_trained_nsp: bool = False
-    """False: its NSP head was never trained, so NSP is not measured."""
-
-
-@dataclass(frozen=True)
-class VectorsSubject:
-    """The table word_vectors of a baseline: it knows words, and no other text."""
-
-    path: Path
-
-
-@dataclass(frozen=True)
-class FrequencySubject:
-    """The rule that knows nothing but how frequent a word is."""
-
-
-Subject = ModelSubject | VectorsSubject | FrequencySubject
-
-
-@dataclass(frozen=True)
-class _Network:
-    """A loaded model."""
-
-    bert: Bert
-    tokenizer: Tokenizer
-    specials: SpecialIds
-    subject: ModelSubject
-    device: torch.device
-    most_tokens: int
-
-    def embed(self, texts: Sequence[str]) -> Tensor:
-        """Return [n, h] unit vectors; longer texts are cut."""
-        sequences = [ids[: self.most_tokens] for ids in encode_words(self.tokenizer, list(texts))]
-        return text_vectors(self.bert, sequences, self.specials, pooling=self.subject.pooling, device=self.device)
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What all measurements share."""
-
-    settings: EvaluationSettings
-    data: EvaluationPaths
-    split: str
-    words: Words
-    known: Keys
-    pairs: ladder.HeldOutPairs
-    in_split: NDArray[np.bool_]
-    space: Space
-    network: _Network | None
 
 
 def run(
@@ -164,11 +64,11 @@ def run(
     Raises:
         DataError: If a hard rung gives itself away.
     """
-    case = _case(settings, subject, data, split)
+    case = open_case(settings, subject, data, split)
     scores: Scores = {}
     found_controls, strata = _score_pairs(scores, case)
-    mlm_reason, unigram = _score_masked(scores, case)
-    sentences = _score_sentences(scores, case, mlm_reason)
+    mlm_reason, unigram = score_masked(scores, case)
+    sentences = score_sentences(scores, case, mlm_reason)
     result: dict[str, Any] = {
         "controls": {rung: vars(of_rung) for rung, of_rung in found_controls.items()},
         "strata": strata,
@@ -177,7 +77,8 @@ def run(
         "mlm_reason": mlm_reason,
         "unigram": unigram,
         "sentences": sentences,
-        **_score_meaning(scores, case),
+        "opposites": _opposites(case),
+        **score_meaning(scores, case),
         "neighbours": _neighbours(case),
     }
     names = [*pair_figures(ladder.RUNGS), *MEANS, *RATIOS, CORRELATION]
@@ -210,39 +111,7 @@ def _inputs(subject: Subject, data: EvaluationPaths) -> str:
     return digest(digest_of_files([*files, data.windows_tokenizer / "tokenizer.json"]), *read)
 
 
-def _case(settings: EvaluationSettings, subject: Subject, data: EvaluationPaths, split: str) -> _Case:
-    words, known = read_evaluated_words(data.words), read_known(data.known)
-    pairs = ladder.read_pairs(data.pairs, known)
-    network = _opened(subject, settings) if isinstance(subject, ModelSubject) else None
-    needed = words_needed(words, *pairs.negative.values(), pairs.anchor, pairs.positive)
-    if network is not None:
-        space = space_of_vectors(words, network.embed([words.text[i] for i in needed]), needed)
-    elif isinstance(subject, VectorsSubject):
-        space = _space_of_table(words, data.words, subject.path)
-    else:
-        space = ByFrequency(words)
-    in_split = split_of_files(data.files) == tables.SPLITS.index(split)
-    return _Case(settings, data, split, words, known, pairs, in_split, space, network)
-
-
-def _opened(subject: ModelSubject, settings: EvaluationSettings) -> _Network:
-    device = choose_device(subject.device)
-    network, tokenizer = load_bert(subject.folder).to(device), load_tokenizer(subject.folder)
-    return _Network(network, tokenizer, special_ids(subject.folder), subject, device, settings.text_tokens - 2)
-
-
-def _space_of_table(words: Words, words_table: Path, path: Path) -> Space:
-    if tables.provenance_of(path).get("words") != tables.content_digest(words_table):
-        raise DataError(
-            f"{path}: expected vectors of the words of {words_table}, found those of others. Make it again."
-        )
-    vectors, n_words = read_vectors(path), len(words.text)
-    if len(vectors) != n_words:
-        raise DataError(f"{path}: expected a vector for each of {n_words} words, found {len(vectors)}. Make it again.")
-    return space_of_vectors(words, torch.from_numpy(vectors), np.arange(n_words))
-
-
-def _score_pairs(scores: Scores, case: _Case) -> tuple[dict[str, Controls], list[dict[str, Any]]]:
+def _score_pairs(scores: Scores, case: Case) -> tuple[dict[str, Controls], list[dict[str, Any]]]:
     """Score all rungs; return the controls of each, and the AUC within strata of the hard ones."""
     found_controls: dict[str, Controls] = {}
     strata: list[dict[str, Any]] = []
@@ -274,7 +143,7 @@ def _score_pairs(scores: Scores, case: _Case) -> tuple[dict[str, Controls], list
     return found_controls, strata
 
 
-def _strata(rung: str, found: ladder.RungScores, case: _Case, n_pieces: Ints | None) -> list[dict[str, Any]]:
+def _strata(rung: str, found: ladder.RungScores, case: Case, n_pieces: Ints | None) -> list[dict[str, Any]]:
     kinds = {"training lines of the rarer word": ladder.by_frequency(found, case.words.n_lines)}
     if n_pieces is not None:
         kinds["tokens of the longer word"] = ladder.by_pieces(found, n_pieces)
@@ -294,7 +163,7 @@ def _strata(rung: str, found: ladder.RungScores, case: _Case, n_pieces: Ints | N
     return out
 
 
-def _geometry(case: _Case) -> dict[str, Any] | None:
+def _geometry(case: Case) -> dict[str, Any] | None:
     if isinstance(case.space, ByFrequency):
         return None
     candidates = case.words.candidates
@@ -311,7 +180,7 @@ def _geometry(case: _Case) -> dict[str, Any] | None:
     return {**found.as_dict(), "collapse": geometry.collapse(found), "words": len(there)}
 
 
-def _score_retrieval(scores: Scores, case: _Case) -> dict[str, Any]:
+def _score_retrieval(scores: Scores, case: Case) -> dict[str, Any]:
     """Score the partners of words on held-out lines, and in held-out functions."""
     told: dict[str, Any] = {}
     tasks = {"retrieval": held_out_partners(case.data.line_words, case.in_split, case.words.usable, case.known)}
@@ -347,111 +216,7 @@ def _queries(partners: Partners, settings: EvaluationSettings, number: int) -> I
     return np.sort(rng.choice(len(partners.query), n, replace=False))
 
 
-def _score_masked(scores: Scores, case: _Case) -> tuple[str, dict[str, float] | None]:
-    """Score hidden tokens of held-out windows and of general English; return why not, and the unigram's figures."""
-    network, data, seed = case.network, case.data, case.settings.seed
-    if network is None:
-        return "no language model", None
-    folder = network.subject.folder
-    if "mlm_head" in missing_parts(folder) or not network.subject.has_trained_head:
-        return "the model has no trained MLM head", None
-    sentences = general.read_sentences(data.general_text)
-    english = general.general_mlm(
-        network.bert, network.tokenizer, network.specials, sentences, seed=seed, device=network.device
-    )
-    ones = np.ones(len(english.loss_nats))
-    columns = {
-        "loss": (english.loss_nats, ones),
-        "top1": ((english.rank < 1).astype(np.float64), ones),
-        "loss_per_char": (english.loss_nats, english.n_chars),
-        "loss_per_word": (english.loss_nats, english.n_words),
-    }
-    for name, (value, weight) in columns.items():
-        scores[f"general_mlm_{name}"] = Column(np.arange(len(ones)), english.sentence, value, weight)
-    if not cut_alike(folder, data.windows_tokenizer):
-        return "the windows were cut with another tokenizer", None
-    heldout = read_windows(data.windows)
-    rng = np.random.default_rng([seed, 6])
-    rows = np.sort(rng.choice(len(heldout), min(case.settings.windows, len(heldout)), replace=False))
-    found, hidden = masked_scores(
-        network.bert,
-        network.tokenizer,
-        network.specials,
-        heldout.rows(rows),
-        clusters=rows,
-        seed=seed,
-        device=network.device,
-    )
-    scores.update(found)
-    counts = count_tokens(data.train_windows, network.bert.config.vocab_size)
-    return "", unigram_figures(hidden, counts, found["mlm_loss_per_char"].weight)
-
-
-def _score_sentences(scores: Scores, case: _Case, mlm_reason: str) -> dict[str, Any] | None:
-    """Score whether the second of two held-out windows follows the first; None where nothing was trained to tell.
-
-    Pairs that begin in one file are one cluster of the bootstrap.
-    """
-    network, seed = case.network, case.settings.seed
-    if network is None or not network.subject.has_trained_nsp or mlm_reason:
-        return None
-    file_id, *lines = read_places(case.data.windows)
-    documents = Documents.of(file_id, *lines)
-    if not documents.gives_pairs:
-        return {"pairs": 0}
-    rng = np.random.default_rng([seed, 8])
-    n = min(case.settings.windows, len(documents.firsts))
-    first = np.sort(rng.choice(documents.firsts, n, replace=False))
-    pairs = documents.pairs(first, np.zeros_like(first), seed=seed)
-    heldout = read_windows(case.data.windows)
-    found = nsp_scores(network.bert, heldout, pairs, network.specials, device=network.device)
-    columns = {"accuracy": found.is_right.astype(np.float64), "loss": found.loss}
-    for name, value in columns.items():
-        scores[f"nsp_{name}"] = Column(np.arange(n), file_id[first], value, np.ones(n))
-    return {"pairs": n, "follows_pct": 100.0 * float((pairs.label == IS_NEXT).mean())}
-
-
-def _score_meaning(scores: Scores, case: _Case) -> dict[str, Any]:
-    """Score what needs text: acronyms, general similarity, briefs of functions; and how often opposites are nearest."""
-    told: dict[str, Any] = {"opposites": _opposites(case)}
-    if case.network is None:
-        return told
-    embed, settings = case.network.embed, case.settings
-    rows = tables.read(case.data.acronyms, tables.ACRONYMS).to_pylist()
-    mined = [(row["acronym"], row["expansion"]) for row in rows]
-    is_novel = np.array([not row["n_train_lines"] for row in rows], np.bool_)
-    for task, pairs in (("acronym", mined), ("term", meaning.read_terms(case.data.terms))):
-        lookup = meaning.acronym_ranks(embed, pairs)
-        told[task] = {"pairs": len(pairs)}
-        sides = (lookup.to_expansion, lookup.to_acronym)
-        told[task] |= {
-            name: float(side.reciprocal_rank.mean()) if len(pairs) else None
-            for name, side in zip(("to_expansion_mrr", "to_acronym_mrr"), sides, strict=True)
-        }
-        # A pair asked in both directions is one cluster.
-        cluster, item = np.tile(np.arange(len(pairs)), 2), np.arange(2 * len(pairs))
-        for name, field in (("mrr", "reciprocal_rank"), ("r1", "recall_at_1")):
-            value = np.concatenate([getattr(side, field) for side in sides])
-            scores[f"{task}_{name}"] = Column(item, cluster, value, np.ones(len(value)))
-            if task == "acronym":
-                novel = np.flatnonzero(np.tile(is_novel, 2))
-                scores[f"acronym_{name}_novel"] = Column(item[novel], cluster[novel], value[novel], np.ones(len(novel)))
-    told["acronym"]["novel"] = int(is_novel.sum())
-    graded = meaning.read_similarity(case.data.similarity)
-    every, cosine = np.arange(len(graded)), meaning.similarity_cosines(embed, graded)
-    scores[CORRELATION] = Column(every, every, cosine, np.array([row.relation for row in graded], np.float64))
-    functions = read_function_texts(case.data.functions, case.in_split)
-    ranks = brief_ranks(embed, functions, seed=settings.seed, max_candidates=settings.briefs)
-    told["briefs"] = json_ready({"functions": len(functions), "asked": ranks.n_candidates, "chance_mrr": ranks.chance})
-    ones, item = np.ones(len(ranks.function_id)), np.arange(len(ranks.function_id))
-    found = {"mrr": ranks.reciprocal_rank, "r1": (ranks.reciprocal_rank == 1.0).astype(np.float64)}
-    for name, value in found.items():
-        # Briefs of one file are alike: the file is what is resampled.
-        scores[f"brief_{name}"] = Column(item, ranks.file_id, value, ones)
-    return told
-
-
-def _opposites(case: _Case) -> dict[str, Any] | None:
+def _opposites(case: Case) -> dict[str, Any] | None:
     if isinstance(case.space, ByFrequency):
         return None
     ids = case.words.candidates
@@ -463,7 +228,7 @@ def _opposites(case: _Case) -> dict[str, Any] | None:
     return json_ready(vars(meaning.opposites_rate(words, nearest, pairs)))
 
 
-def _neighbours(case: _Case) -> dict[str, list[list[Any]]]:
+def _neighbours(case: Case) -> dict[str, list[list[Any]]]:
     """Return [word, cosine] of the nearest words of the code for each telling word that the code has."""
     if isinstance(case.space, ByFrequency):
         return {}

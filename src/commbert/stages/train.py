@@ -18,12 +18,12 @@ from commbert.artifacts import (
     write_json,
 )
 from commbert.counters import SCHEME
-from commbert.errors import ModelError, SettingsError, TrainingError
+from commbert.errors import SettingsError
 from commbert.monitoring import machine
 from commbert.nn.collectives import Processes, join, leave, losses_of_peers_named, summed
 from commbert.nn.devices import choose_device, choose_precision
 from commbert.nn.encoder import Bert
-from commbert.nn.model import load_bert, save_for_others, special_ids
+from commbert.nn.model import load_bert, save_for_others
 from commbert.nn.products import choose_products
 from commbert.nn.throughput import matmul_speed
 from commbert.provenance import code_digest, digest, environment
@@ -31,11 +31,10 @@ from commbert.reporting.card import render_card
 from commbert.settings.runtime import RuntimeSettings
 from commbert.settings.training import TrainingSettings
 from commbert.tables import content_digest
-from commbert.training.batches import Context
 from commbert.training.checkpoints import CheckpointStore
-from commbert.training.data import DataPaths, TrainingData, read_training_data, regular_ids
+from commbert.training.context import Context, make_context
+from commbert.training.data import DataPaths, read_training_data
 from commbert.training.loop import Rhythm, load_best, train
-from commbert.training.plan import make_plan
 from commbert.training.strategies import choose_strategy, make_strategy
 from commbert.training.trackers import Mlflow, TensorBoard, Tracker
 
@@ -127,7 +126,7 @@ def _run(
     n_parameters = sum(p.numel() for p in network.parameters())
     products, products_reason = choose_products(runtime.cpu_products)
     strategy_name, strategy_reason = choose_strategy(runtime.strategy, processes, device, n_parameters)
-    context = _context(settings, data, model_folder, network, precision, device, processes)
+    context = make_context(settings, data, model_folder, network, precision, device, processes)
     store = CheckpointStore(checkpoints, _identity(settings, paths, model_folder, context, precision, products))
     trackers = _trackers(settings, runtime, store, outputs[-1]) if processes.is_first else []
     with store.lock() if processes.is_first else contextlib.nullcontext():
@@ -200,69 +199,6 @@ def _rhythm(runtime: RuntimeSettings, device: torch.device) -> Rhythm:
         keep_checkpoints=runtime.keep_checkpoints,
         log_every_steps=(1 if device.type == "cpu" else 20) if log_every_steps == "auto" else log_every_steps,
         checksum_every_steps=runtime.checksum_every_steps,
-    )
-
-
-def _context(
-    settings: TrainingSettings,
-    data: TrainingData,
-    model_folder: Path,
-    network: Bert,
-    precision: str,
-    device: torch.device,
-    processes: Processes,
-) -> Context:
-    specials, config = special_ids(model_folder), network.config
-    largest = max(int(data.windows.values.max(initial=0)), int(data.words.values.max(initial=0)))
-    if largest >= config.vocab_size:
-        raise ModelError(
-            f"{model_folder}: expected a vocabulary of more than {largest} entries as in the tables, "
-            f"found {config.vocab_size}. "
-            "Rerun the stages from tokenizer on."
-        )
-    longest = max([int(data.windows.sizes.max(initial=0)), *(len(w) for w in data.validation_windows)])
-    longest, what = (2 * longest + 3, "pairs of windows") if settings.objectives.nsp else (longest + 2, "the windows")
-    if settings.objectives.has_mlm and longest > config.max_position_embeddings:
-        raise ModelError(
-            f"{model_folder}: expected at least {longest} positions for {what}, "
-            f"found {config.max_position_embeddings}. Lower windows.max_length."
-        )
-    if data.documents is not None and not data.documents.gives_pairs:
-        raise TrainingError(
-            "training.objectives.nsp: expected windows that follow each other, in two files at least, found none. "
-            "Widen corpus.sources, or set it to 0."
-        )
-    plan = make_plan(
-        settings,
-        n_windows=len(data.windows) if data.documents is None else len(data.documents.firsts),
-        n_pairs=len(data.pairs),
-        n_texts=len(data.texts),
-        world_size=processes.world_size,
-    )
-    if not plan.n_steps:
-        raise TrainingError("training.objectives: expected rows for what has a weight, found no pairs to train on.")
-    if settings.objectives.has_contrastive and not len(data.pairs):
-        if not (settings.reads_texts and len(data.texts)):
-            raise TrainingError(
-                "training.objectives: contrastive has a weight, found no pairs of words or of texts to train on. "
-                "Set it to 0."
-            )
-        _log.warning("there are no pairs of words to train on")
-    if settings.reads_texts and not len(data.texts):
-        _log.warning("there are no pairs of texts to train on: no function has a brief, and nothing defines an acronym")
-    pooling = read_manifest(model_folder)["about"]["settings"]["pooling"]
-    autocast = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
-    return Context(
-        settings=settings,
-        data=data,
-        plan=plan,
-        specials=specials,
-        regular_ids=regular_ids(model_folder, list(vars(specials).values())),
-        pooling=pooling,
-        most_positions=config.max_position_embeddings,
-        processes=processes,
-        device=device,
-        autocast=autocast,
     )
 
 

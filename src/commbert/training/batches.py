@@ -3,9 +3,6 @@
 All of it is a function of (settings, data, step): every process makes the same plan and packs its own parts of it.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,51 +12,14 @@ from torch import Tensor
 
 from commbert import counters
 from commbert.nn.collectives import Processes
-from commbert.nn.encoder import Reading
-from commbert.nn.masking import MaskedTokens, mask_tokens
-from commbert.nn.measures import packed_places
-from commbert.nn.packing import Packed, Run, SpecialIds, full_lengths, on_tensors, pack, runs_of
-from commbert.settings.training import TrainingSettings
-from commbert.training.data import TrainingData
-from commbert.training.plan import Plan, cut
+from commbert.nn.masking import mask_tokens
+from commbert.nn.packing import full_lengths
+from commbert.training.context import Context
+from commbert.training.parts import Part, PartMaker, WindowBatch
+from commbert.training.plan import cut
 from commbert.training.work import StepWork, step_work
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Context:
-    """What stays the same over all steps."""
-
-    settings: TrainingSettings
-    data: TrainingData
-    plan: Plan
-    specials: SpecialIds
-    regular_ids: Ints
-    pooling: str
-    most_positions: int
-    """Tokens that the model takes at most; longer words are cut."""
-    processes: Processes
-    device: torch.device
-    autocast: AbstractContextManager[None]
-
-
-@dataclass(frozen=True)
-class WindowBatch:
-    """The sequences of a step that have hidden tokens, from long to short: windows, or pairs of them with NSP."""
-
-    rows: Ints
-    """[n] rows of the windows; of pairs, of the first ones."""
-    masked: MaskedTokens
-    lengths: Ints
-    """[n] tokens without specials."""
-    first_lengths: Ints | None
-    """[n] tokens of the first sentence; None: there are no pairs."""
-    labels: Ints | None
-    """[n] whether the second sentence follows (0) or is of another file (1)."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -82,20 +42,6 @@ class WordBatch:
     n_masked_out: int
     weight: NDArray[np.float32] | None
     """[n_pairs] what the loss of each pair is multiplied by; None: 1."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """A micro-batch of this process."""
-
-    number: int
-    """Among all parts of the step, whoever computes them."""
-    packed: Packed
-    reading: Reading
-    word_runs: tuple[Run, ...]
-    """Where the words' tokens lie among the hidden states that are read."""
-    is_held: bool
-    """Its graph is kept until all words of the step are encoded, here and in the other processes."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +205,7 @@ def step_batch(context: Context, step: int, *, is_even: bool = False) -> StepBat
     with_words = np.flatnonzero(np.diff(word_edges))
     first_held = with_words[0] // world_size * world_size if len(with_words) else len(edges)
     trains_head_only = step < settings.head_only_steps
-    maker = _PartMaker(context, windows, word_ids, word_lengths, is_even, trains_head_only)
+    maker = PartMaker(context, windows, word_ids, word_lengths, is_even, trains_head_only)
     own = range(processes.rank, len(edges) - 1, world_size)
     parts = [maker.part(p, edges[p], edges[p + 1], is_held=p >= first_held) for p in own]
     if is_even:
@@ -319,99 +265,3 @@ def _contrast(words: WordBatch, order: Ints, processes: Processes) -> Contrast:
         allowed_back=None if back is None else torch.from_numpy(back[own]),
         weight=None if words.weight is None else torch.from_numpy(words.weight[own]),
     )
-
-
-@dataclass(frozen=True)
-class _PartMaker:
-    context: Context
-    windows: WindowBatch
-    word_ids: Ints
-    word_lengths: Ints
-    is_even: bool
-    trains_head_only: bool
-
-    def part(self, number: int, start: int, stop: int, *, is_held: bool) -> Part | None:
-        """Pack the sequences from start to stop: windows first, then words; None if there is none."""
-        if start == stop:
-            return None
-        batch, n_windows = self.windows, len(self.windows)
-        windows, words = slice(start, min(stop, n_windows)), slice(max(start - n_windows, 0), max(stop - n_windows, 0))
-        lengths, word_lengths = batch.lengths[windows], self.word_lengths[words]
-        first = None if batch.first_lengths is None else batch.first_lengths[windows]
-        ends = np.concatenate([[0], np.cumsum(batch.lengths)])
-        tokens = slice(ends[min(start, n_windows)], ends[min(stop, n_windows)])
-        word_tokens = self.context.data.words.joined(self.word_ids[words], word_lengths)
-        hidden = slice(*np.searchsorted(batch.masked.positions, [tokens.start, tokens.stop]))
-        places, _ = packed_places(lengths, batch.masked.positions[hidden] - tokens.start, first)
-        full_windows, full = full_lengths(lengths, first), full_lengths(word_lengths)
-        first_word = int(full_windows.sum())
-        if self.context.pooling == "cls":
-            read, runs = first_word + np.cumsum(full) - full, runs_of(np.ones_like(full))
-        else:
-            read, runs = first_word + np.arange(full.sum()), runs_of(full)
-        heads = np.empty(0, np.int64) if first is None else np.cumsum(full_windows) - full_windows
-        return Part(
-            number=number,
-            packed=pack(
-                np.concatenate([batch.masked.input_ids[tokens], word_tokens]),
-                np.concatenate([lengths, word_lengths]),
-                self.context.specials,
-                None if first is None else np.concatenate([first, word_lengths]),
-            ),
-            reading=self._reading(
-                np.concatenate([places, heads, read]),
-                batch.masked.labels[hidden],
-                None if batch.labels is None else batch.labels[windows],
-            ),
-            word_runs=runs,
-            is_held=is_held,
-        )
-
-    def empty(self, number: int, *, is_held: bool) -> Part:
-        """Return a part of one empty sequence, of which nothing is read but its first token, for nobody."""
-        nothing = np.empty(0, np.int64)
-        packed = pack(nothing, np.zeros(1, np.int64), self.context.specials)
-        nsp_labels = None if self.windows.labels is None else nothing
-        return Part(number, packed, self._reading(np.zeros(1, np.int64), nothing, nsp_labels), (), is_held)
-
-    def _reading(self, tokens: Ints, labels: Ints, nsp_labels: Ints | None) -> Reading:
-        is_stand_in = self.is_even and not len(labels)
-        if is_stand_in:
-            # Where weights are sharded, all processes use the same ones at the same time.
-            labels = np.zeros(1, np.int64)
-            nsp_labels = None if nsp_labels is None else labels
-        return Reading(
-            tokens=torch.from_numpy(tokens),
-            labels=torch.from_numpy(labels),
-            nsp_labels=None if nsp_labels is None else torch.from_numpy(nsp_labels),
-            is_stand_in=is_stand_in,
-            trains_head_only=self.trains_head_only,
-        )
-
-
-@contextmanager
-def prefetched(context: Context, *, is_even: bool) -> Iterator["Prefetcher"]:
-    """Make the batch of the next step while the device computes this one."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as pool:
-        yield Prefetcher(context, pool, is_even)
-
-
-class Prefetcher:
-    """Batches of one step after another."""
-
-    def __init__(self, context: Context, pool: ThreadPoolExecutor, is_even: bool) -> None:
-        self._context, self._pool, self._is_even = context, pool, is_even
-        self._next: dict[int, Future[StepBatch]] = {}
-
-    def get(self, step: int) -> StepBatch:
-        """Return the step's batch on the device, and begin with the next one."""
-        pending = self._next.pop(step, None) or self._pool.submit(self._make, step)
-        if step + 1 < self._context.plan.n_steps:
-            self._next = {step + 1: self._pool.submit(self._make, step + 1)}
-        device = self._context.device
-        return on_tensors(pending.result(), lambda t: t.to(device, non_blocking=True))
-
-    def _make(self, step: int) -> StepBatch:
-        batch = step_batch(self._context, step, is_even=self._is_even)
-        # A GPU fetches from pinned memory while it computes.
-        return on_tensors(batch, Tensor.pin_memory) if self._context.device.type == "cuda" else batch

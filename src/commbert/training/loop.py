@@ -15,9 +15,11 @@ from commbert.artifacts import atomic_folder
 from commbert.errors import TrainingError
 from commbert.nn.collectives import summed
 from commbert.nn.encoder import Bert
-from commbert.training.batches import Context, Prefetcher, StepBatch, prefetched, step_batch
+from commbert.training.batches import StepBatch, step_batch
 from commbert.training.checkpoints import CheckpointStore
+from commbert.training.context import Context
 from commbert.training.optimization import rate_factor, set_rate
+from commbert.training.prefetching import Prefetcher, prefetched
 from commbert.training.progress import TrainingProgress
 from commbert.training.record import Record, step_row
 from commbert.training.step import add_gradient, weights_at
@@ -210,6 +212,7 @@ class _Loop:
                 "contrastive_loss": pairs,
                 "nsp_loss": nsp,
                 "mlm_weight": mlm_weight,
+                "nsp_weight": nsp_weight,
                 "temperature": temperature,
                 "gradient_norm": norm,
             }

@@ -18,7 +18,9 @@ from commbert.nn.losses import info_nce_sum
 from commbert.nn.packing import pooled
 from commbert.nn.projection import Projection
 from commbert.settings.training import Contrastive, Objectives
-from commbert.training.batches import Context, Contrast, Part, StepBatch
+from commbert.training.batches import Contrast, StepBatch
+from commbert.training.context import Context
+from commbert.training.parts import Part
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from commbert.nn.measures import (
     uniformity,
 )
 from commbert.nn.model import text_vectors
-from commbert.training.batches import Context
+from commbert.training.context import Context
 
 FIGURES = (
     "hard",
@@ -27,9 +27,9 @@ FIGURES = (
     "retrieval_mrr",
     "auc_frequency_matched",
     "mlm_loss",
-    "mlm_top1",
-    "nsp_loss",
     "nsp_accuracy",
+    "nsp_loss",
+    "mlm_top1",
     "mean_negative_cosine",
     "effective_rank",
     "uniformity",
