@@ -19,7 +19,8 @@ from commbert.inference import comparedfiles
 from commbert.inference.choosing import choose_all
 from commbert.inference.comparedfiles import ComparedFile, read_labelled_pairs, read_texts, told_file
 from commbert.inference.comparedtables import markdown
-from commbert.inference.comparing import Row, _embed, compare
+from commbert.inference.comparing import _embed, compare
+from commbert.inference.comparison import Row
 from commbert.inference.models import load_model
 from commbert.inference.questions import read_questions
 from commbert.inference.wholewords import _merged, cut, hidden_words, word_scores
