@@ -415,7 +415,7 @@ def test_the_likeliest_classes_only(tmp_path):
     assert cut.scores == whole.scores[:2]
 
 
-@pytest.mark.parametrize("change", ["no_head", "labels", "twice", "shape", "problem"])
+@pytest.mark.parametrize("change", ["no_head", "labels", "twice", "none", "shape", "scalar", "problem"])
 def test_a_folder_that_is_no_classifier_is_refused(tmp_path, change):
     at = case.write_classifier(tmp_path / "c", ("a", "b", "c"))
     if change == "no_head":
@@ -425,15 +425,23 @@ def test_a_folder_that_is_no_classifier_is_refused(tmp_path, change):
         config["id2label"] = {"0": "a", "1": "b"}
     if change == "twice":
         config["id2label"] = {"0": "a", "1": "b", "2": "b"}
+    if change == "none":
+        config["id2label"] = {"0": "a", "1": None, "2": ["b"]}
     if change == "problem":
         config["problem_type"] = "guess"
     (at / "config.json").write_text(json.dumps(config))
-    if change == "shape":
+    if change in ("shape", "scalar"):
         weights = load_file(at / "model.safetensors")
-        weights["classifier.weight"] = torch.zeros(3, 5)
+        weights["classifier.weight"] = torch.zeros(3, 5) if change == "shape" else torch.tensor(0.0)
+        weights["classifier.bias"] = torch.zeros(3) if change == "shape" else torch.tensor(0.0)
         save_file(weights, at / "model.safetensors", metadata={"format": "pt"})
-    words = {"no_head": "classifier head, found none", "shape": "hidden size", "problem": "problem_type"}
-    with pytest.raises(ModelError, match=words.get(change, "3 different names")):
+    words = {
+        "no_head": "classifier head, found none",
+        "shape": "hidden size",
+        "scalar": "hidden size",
+        "problem": "problem_type",
+    }
+    with pytest.raises(ModelError, match=words.get(change, "3 different texts")):
         load_classifier(at, device="cpu")
 
 

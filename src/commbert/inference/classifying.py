@@ -107,12 +107,12 @@ def classifier_of(model: AskedModel) -> Classifier | None:
     model.needs("pooler", "predicting")
     weight, bias = head
     config = read_json(folder / "config.json")
-    labels = _labels(config.get("id2label"), weight, folder)
-    if weight.shape != (len(bias), model.bert.config.hidden_size):
+    if bias.ndim != 1 or weight.shape != (len(bias), model.bert.config.hidden_size):
         raise ModelError(
             f"{folder}: expected a classifier head of hidden size {model.bert.config.hidden_size}, found "
             f"{list(weight.shape)}. Train it again."
         )
+    labels = _labels(config.get("id2label"), weight, folder)
     # Without the name, transformers decides by the number of labels.
     problem = config.get("problem_type") or ("regression" if len(labels) == 1 else _PROBLEMS[0])
     if problem not in _PROBLEMS:
