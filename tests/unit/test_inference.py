@@ -190,6 +190,16 @@ def test_vectors_are_those_of_transformers_pooled_as_the_folder_says(tmp_path, p
     assert unit == pytest.approx(expected / np.linalg.norm(expected, axis=1, keepdims=True), abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens"])
+def test_a_pooling_that_we_do_not_make_is_refused(tmp_path, name):
+    at = case.write_model(tmp_path / "m")
+    (at / "1_Pooling").mkdir()
+    told = {"pooling_mode_mean_tokens": name == "pooling_mode_max_tokens", name: True}
+    (at / "1_Pooling" / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ModelError, match=f"expected pooling_mode_mean_tokens or .*found .*{name}"):
+        vectors.vectors_of(load_model(at, device="cpu"), ["a"])
+
+
 def test_a_mask_in_a_text_to_encode_is_text(model):
     assert model.encode(["[MASK]"]) != [[model.specials.mask]]
     assert len(model.encode(["[MASK]"])[0]) > 1

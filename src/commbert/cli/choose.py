@@ -1,11 +1,12 @@
 """Multiple choice: ``commbert choose``, of one question or of a file."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commbert.cli.asking import DEFAULT_MODEL, AsJson, Device, Model
+from commbert.cli.asking import DEFAULT_MODEL, AsJson, Device, Model, load, progress
 from commbert.cli.inspect import console
 from commbert.cli.options import app
 from commbert.errors import DataError
@@ -28,7 +29,12 @@ def choose(
     ] = None,
     option: Annotated[list[str] | None, typer.Option(help="An option; given at least twice.")] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="Questions: .csv, .tsv or .jsonl with question, option_1 ..")
+        Path | None,
+        typer.Option(
+            "--file",
+            "-f",
+            help="Questions: .csv, .tsv or .jsonl with question, option_1 ..; - is standard input, as JSON lines.",
+        ),
     ] = None,
     model: Model = DEFAULT_MODEL,
     device: Device = "auto",
@@ -56,8 +62,7 @@ def choose(
     from typing import cast, get_args
 
     from commbert.inference.choosing import SCORINGS, Scoring
-    from commbert.inference.models import load_model
-    from commbert.inference.questions import AnswerAs, QuestionColumns, read_questions
+    from commbert.inference.questions import AnswerAs, QuestionColumns, questions_of, read_questions
 
     if (question is None) == (file is None):
         raise DataError("expected a question with options, or a file of questions by --file, and not both.")
@@ -68,13 +73,16 @@ def choose(
             raise DataError(f"{name}: expected {', '.join(known)}, found {value!a}. Give one of them.")
     how = cast("Scoring", scoring)
     if file is None:
-        _choose_one(load_model(model, device=device), question or "", option or [], how, calibrated, json)
+        _choose_one(load(model, device), question or "", option or [], how, calibrated, json)
         return
     columns = QuestionColumns(
         question_column, tuple(option_column or ()), answer_column, domain_column, cast("AnswerAs", answer_as)
     )
-    read = read_questions(file, columns, skips_mistakes=skip_mistakes)
-    _choose_all(load_model(model, device=device), read, how, calibrated, json, seed)
+    if str(file) == "-":
+        read = questions_of(sys.stdin.buffer, columns, skips_mistakes=skip_mistakes)
+    else:
+        read = read_questions(file, columns, skips_mistakes=skip_mistakes)
+    _choose_all(load(model, device), read, how, calibrated, json, seed)
 
 
 def _choose_one(
@@ -104,21 +112,17 @@ def _choose_one(
 def _choose_all(
     model: "AskedModel", read: "QuestionFile", scoring: Any, is_calibrated: bool, as_json: bool, seed: int
 ) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from commbert.inference.answering import accuracies, sorted_out
     from commbert.inference.choosing import choose_all
     from commbert.inspection.showing import json_line
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("questions", total=len(read.questions))
+    with progress("questions", len(read.questions)) as advance:
         choices = choose_all(
             model,
             read.questions,
             scoring=scoring,
             is_calibrated=is_calibrated,
-            on_progress=lambda n: progress.advance(task, n),
+            on_progress=lambda n: advance(n, len(read.questions)),
         )
     answered, unasked = sorted_out(read.questions, choices)
     skipped = dict(sorted({**read.skipped, **unasked}.items()))
