@@ -75,7 +75,7 @@ def read_lines(file: BinaryIO, where: str) -> Iterator[AskedText]:
     """Yield the lines of a file that are not blank, without their ends.
 
     Raises:
-        DataError: With the line, if it is no UTF-8, has a NUL byte or is larger than 1 MiB; at the end, if there is none.
+        DataError: With the line, if it is no UTF-8, has a NUL byte or is larger than 1 MiB; also if there is none.
     """
     n_bytes = n_texts = number = 0
     while line := file.readline(MAX_TEXT_BYTES + 1):
