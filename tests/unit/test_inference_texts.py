@@ -1,6 +1,7 @@
 """Texts and pairs are read from files bit by bit; what cannot be read is named with its line."""
 
 import io
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -90,6 +91,12 @@ def test_files_that_hold_no_texts_are_refused(tmp_path):
     ]:
         with pytest.raises(DataError, match=named_so):
             list(read_texts(path, column))
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose first byte cannot be read")
+def test_a_file_that_fails_while_it_is_read_is_named():
+    with pytest.raises(DataError, match="/proc/self/mem: cannot be read: Input/output error"):
+        list(read_texts(Path("/proc/self/mem")))
 
 
 def test_pairs_are_split_at_a_tab_or_read_as_csv():

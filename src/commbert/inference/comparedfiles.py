@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from commbert.errors import DataError, SourceError
 from commbert.inference.questions import cells_by_column
-from commbert.inference.texts import AskedText
+from commbert.inference.texts import AskedText, read_lines
 
 KINDS = ("text", "code", "questions", "similarity", "pairs", "terms", "labelled")
 MOST_TEXTS = 2000
@@ -83,17 +83,11 @@ def read_texts(file: ComparedFile) -> list[str]:
     Of more than ``MOST_TEXTS``, so many are taken at even distances.
 
     Raises:
-        DataError: If it is no UTF-8, with the line, or holds no text.
+        DataError: With the line, if it is no UTF-8, has a NUL byte or is larger than 1 MiB; also if there is no text.
     """
-    lines: list[str] = []
-    for number, raw in enumerate(file.path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            lines.append(raw.decode().rstrip())
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file.path}, line {number}: expected UTF-8, found other bytes. Convert it.") from error
-    texts = _pieces(lines) if file.kind == "code" else [line for line in lines if line]
-    if not texts:
-        raise DataError(f"{file.path}: expected at least one line of text, found none. Choose another file.")
+    with file.path.open("rb") as opened:
+        lines = [line.text.rstrip() for line in read_lines(opened, str(file.path))]
+    texts = _pieces(lines) if file.kind == "code" else lines
     if len(texts) <= MOST_TEXTS:
         return texts
     return [texts[i] for i in np.linspace(0, len(texts) - 1, MOST_TEXTS).astype(np.int64)]

@@ -136,8 +136,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: expected a file of texts, found nothing.")
     if path.is_dir():
         raise DataError(f"{path}: expected a file of texts, found a folder. Name one file.")
-    with path.open("rb") as file:
-        yield file
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Check the file and its disk.") from error
 
 
 def _cells(rows: Iterable[Row], where: str, column: str) -> Iterator[AskedText]:
