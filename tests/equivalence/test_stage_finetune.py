@@ -330,6 +330,19 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path, table, base):
         run(tmp_path / "mine", table, base)
 
 
+@pytest.mark.parametrize("name", ["best", "final"])
+def test_a_model_that_is_no_fine_tuning_is_never_replaced(tmp_path, table, base, name):
+    mine = tmp_path / "run" / name
+    shutil.copytree(base, mine)
+    before = {path.name: path.read_bytes() for path in mine.iterdir()}
+    with pytest.raises(SettingsError, match="expected nothing or the model of a fine-tuning there"):
+        run(tmp_path / "run", table, base)
+    with pytest.raises(SettingsError, match="expected another folder than that of the encoder"):
+        run(tmp_path / "run", table, mine)
+    assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [name]
+
+
 def test_scores_are_learnt_on_their_own_scale(scored):
     found = read_json(scored / "evaluation.json")
     assert found["test"]["best"]["figures"]["mae"]["value"] < 0.5 * found["baselines"]["constant"]["mae"]

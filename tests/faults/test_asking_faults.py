@@ -250,3 +250,28 @@ def test_ctrl_c_ends_the_command_with_130_and_no_traceback(models):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert b"Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("fill-mask", "a [MASK]"), ("fill-mask", "a [MASK]", "--json"), ("choose", "a", "--option=b", "--option=c")],
+)
+def test_a_full_disk_behind_standard_output_is_one_line(models, arguments):
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        command = [sys.executable, "-m", "commbert", *arguments, "--model", str(models / "model"), "--device", "cpu"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("error: standard output or log: No space left on device")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("which", "told"), [("stdin", "expected a text, found none"), ("stdout", "found a closed one")]
+)
+def test_a_closed_stream_is_one_line(models, monkeypatch, which, told):
+    monkeypatch.setattr(sys, which, None)
+    arguments = ["fill-mask", "--model", models / "model", "--device", "cpu"]
+    done = commbert(*arguments, *(["a [MASK]"] if which == "stdout" else []))
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

@@ -190,6 +190,16 @@ def test_vectors_are_those_of_transformers_pooled_as_the_folder_says(tmp_path, p
     assert unit == pytest.approx(expected / np.linalg.norm(expected, axis=1, keepdims=True), abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["pooling_mode_max_tokens", "pooling_mode_mean_sqrt_len_tokens"])
+def test_a_pooling_that_we_do_not_make_is_refused(tmp_path, name):
+    at = case.write_model(tmp_path / "m")
+    (at / "1_Pooling").mkdir()
+    told = {"pooling_mode_mean_tokens": name == "pooling_mode_max_tokens", name: True}
+    (at / "1_Pooling" / "config.json").write_text(json.dumps(told))
+    with pytest.raises(ModelError, match=f"expected pooling_mode_mean_tokens or .*found .*{name}"):
+        vectors.vectors_of(load_model(at, device="cpu"), ["a"])
+
+
 def test_a_mask_in_a_text_to_encode_is_text(model):
     assert model.encode(["[MASK]"]) != [[model.specials.mask]]
     assert len(model.encode(["[MASK]"])[0]) > 1
@@ -415,7 +425,7 @@ def test_the_likeliest_classes_only(tmp_path):
     assert cut.scores == whole.scores[:2]
 
 
-@pytest.mark.parametrize("change", ["no_head", "labels", "twice", "shape", "problem"])
+@pytest.mark.parametrize("change", ["no_head", "labels", "twice", "none", "shape", "scalar", "problem"])
 def test_a_folder_that_is_no_classifier_is_refused(tmp_path, change):
     at = case.write_classifier(tmp_path / "c", ("a", "b", "c"))
     if change == "no_head":
@@ -425,15 +435,23 @@ def test_a_folder_that_is_no_classifier_is_refused(tmp_path, change):
         config["id2label"] = {"0": "a", "1": "b"}
     if change == "twice":
         config["id2label"] = {"0": "a", "1": "b", "2": "b"}
+    if change == "none":
+        config["id2label"] = {"0": "a", "1": None, "2": ["b"]}
     if change == "problem":
         config["problem_type"] = "guess"
     (at / "config.json").write_text(json.dumps(config))
-    if change == "shape":
+    if change in ("shape", "scalar"):
         weights = load_file(at / "model.safetensors")
-        weights["classifier.weight"] = torch.zeros(3, 5)
+        weights["classifier.weight"] = torch.zeros(3, 5) if change == "shape" else torch.tensor(0.0)
+        weights["classifier.bias"] = torch.zeros(3) if change == "shape" else torch.tensor(0.0)
         save_file(weights, at / "model.safetensors", metadata={"format": "pt"})
-    words = {"no_head": "classifier head, found none", "shape": "hidden size", "problem": "problem_type"}
-    with pytest.raises(ModelError, match=words.get(change, "3 different names")):
+    words = {
+        "no_head": "classifier head, found none",
+        "shape": "hidden size",
+        "scalar": "hidden size",
+        "problem": "problem_type",
+    }
+    with pytest.raises(ModelError, match=words.get(change, "3 different texts")):
         load_classifier(at, device="cpu")
 
 

@@ -1,5 +1,6 @@
 """Multiple choice: equal to transformers, one hidden piece at a time, padded; and what is refused."""
 
+import io
 import json
 
 import numpy as np
@@ -180,6 +181,8 @@ def test_chinese_characters_are_words_of_their_own(tmp_path, monkeypatch):
         ("the ____", ["mac", "基站"], "is outside of the model's vocabulary"),
         ("____ and [MASK]", ["mac", "rlc"], "one slot for the option at most, found 2"),
         (" ", ["mac", "rlc"], "expected a question, found an empty text"),
+        ("the \udcff ____", ["mac", "rlc"], "expected UTF-8 in question and options"),
+        ("the ____", ["mac", "\ud800"], "expected UTF-8 in question and options"),
         ("house " * 59 + "____", ["mac", "table"], "of at most 62 tokens, found 62"),
     ],
 )
@@ -316,13 +319,25 @@ def test_the_command_prints_one_question_and_a_file(folder, tmp_path, capsys, mo
     assert list(rows[-1]["summary"]["skipped"]) == ["3"]
 
 
+def test_questions_may_come_from_standard_input_as_json_lines(folder, capsys, monkeypatch):
+    rows = [{"question": "the ____ of", "options": ["mac", "table"], "answer": a} for a in "AB"]
+    given = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
+    done = commbert("choose", "--model", folder, "--device", "cpu", "--file", "-", "--json")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    *asked, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["line"] for row in asked] == [1, 2]
+    assert summary["summary"]["accuracy"][0]["accuracy"]["value"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (["a ____", "--option", "x"], "at least two options"),
         ([], "expected a question with options, or a file"),
         (["a", "--option", "x", "--option", "y", "--scoring", "magic"], "--scoring: expected word-l2r, plain"),
-        (["--file", "nowhere.csv"], "nowhere.csv: No such file"),
+        (["--file", "nowhere.csv"], "nowhere.csv: expected a file of questions, found none"),
         (["--file", "q.csv", "--option", "x"], "expected the options in the file"),
     ],
 )

@@ -19,7 +19,8 @@ from commbert.inference import comparedfiles
 from commbert.inference.choosing import choose_all
 from commbert.inference.comparedfiles import ComparedFile, read_labelled_pairs, read_texts, told_file
 from commbert.inference.comparedtables import markdown
-from commbert.inference.comparing import Row, _embed, compare
+from commbert.inference.comparing import _embed, compare
+from commbert.inference.comparison import Row
 from commbert.inference.models import load_model
 from commbert.inference.questions import read_questions
 from commbert.inference.wholewords import _merged, cut, hidden_words, word_scores
@@ -392,6 +393,8 @@ def test_a_source_file_is_code_and_a_colon_in_a_path_is_no_kind(tmp_path):
         ("pairs.csv", "a,b,label\nx,y,1\nx,y,yes\n", "line 3: expected two texts and a label of 0 or 1, found 'yes'"),
         ("t.txt", "\n \n", "expected at least one line of text, found none"),
         ("t.txt", b"good\n\xff\n", "line 2: expected UTF-8"),
+        ("t.txt", b"good\na\0b\n", "line 2: expected text, found a NUL byte"),
+        ("t.py", b"a " * 2**19 + b"b\n", "line 1: expected a text of 1 MiB at most, found more"),
         ("q.csv", "question,A,B\nq,x,y\n", "expected questions with answers, found none"),
         ("none.txt", None, "expected a file to compare on, found none"),
     ],

@@ -1,6 +1,7 @@
 """Texts and pairs are read from files bit by bit; what cannot be read is named with its line."""
 
 import io
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -20,7 +21,14 @@ def test_lines_keep_their_numbers_and_lose_their_ends():
     assert [t.read_bytes for t in found] == [9, 15]
 
 
-@pytest.mark.parametrize(("data", "named"), [(b"a\n\xff\n", "f, line 2: expected UTF-8"), (b"\n \n", "found none")])
+@pytest.mark.parametrize(
+    ("data", "named"),
+    [
+        (b"a\n\xff\n", "f, line 2: expected UTF-8"),
+        (b"\n \n", "found none"),
+        (b"a\nb\0\n", "f, line 2: expected text, found a NUL byte"),
+    ],
+)
 def test_bytes_that_are_no_text_are_named(data, named):
     with pytest.raises(DataError, match=named):
         lines_of(data)
@@ -68,7 +76,8 @@ def test_a_table_that_cannot_be_told_for_sure_is_refused(tmp_path, data, column,
 
 
 def test_files_that_hold_no_texts_are_refused(tmp_path):
-    (tmp_path / "t.txt").write_text("a\n")
+    for name in ("t.txt", "t.csv", "t.jsonl"):
+        (tmp_path / name).write_text("a\n")
     pl.DataFrame({"a": ["x"]}).write_parquet(tmp_path / "t.parquet")
     (tmp_path / "no.parquet").write_bytes(b"PAR?")
     for path, column, named_so in [
@@ -76,10 +85,18 @@ def test_files_that_hold_no_texts_are_refused(tmp_path):
         (tmp_path, None, "found a folder"),
         (tmp_path / "t.txt", "a", "--column expects a table"),
         (tmp_path / "t.parquet", None, "--column"),
+        (tmp_path / "t.csv", None, "expected the column of a table's texts, found none named"),
+        (tmp_path / "t.jsonl", None, "Name one with --column"),
         (tmp_path / "no.parquet", None, "expected a Parquet file"),
     ]:
         with pytest.raises(DataError, match=named_so):
             list(read_texts(path, column))
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose first byte cannot be read")
+def test_a_file_that_fails_while_it_is_read_is_named():
+    with pytest.raises(DataError, match="/proc/self/mem: cannot be read: Input/output error"):
+        list(read_texts(Path("/proc/self/mem")))
 
 
 def test_pairs_are_split_at_a_tab_or_read_as_csv():

@@ -2,10 +2,14 @@ import json
 
 import pytest
 
+import tiny
 from commbert.errors import ModelError
-from commbert.modelfolder import check_model_folder
+from commbert.finetuning.network import check_encoder_folder
+from commbert.modelfolder import check_model_folder, check_weights
+from commbert.nn.model import load_bert
 from commbert.settings.model import PathModel
 from commbert.stages import base
+from commbert.tokenization.encoding import load_tokenizer
 
 CONFIG = {
     "model_type": "bert",
@@ -87,3 +91,55 @@ def test_pickled_weights_only_are_refused_and_leave_no_folder(folder, tmp_path):
 def test_a_base_path_that_is_no_folder_names_the_setting(tmp_path):
     with pytest.raises(ModelError, match=r"model\.base\.path: expected a folder"):
         bring(tmp_path / "none", tmp_path / "out")
+
+
+@pytest.fixture
+def whole(tmp_path):
+    return tiny.write_base_model(tmp_path / "whole")
+
+
+def change(folder, **values):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_weights_that_fit_are_taken_with_and_without_heads(whole, tmp_path):
+    check_weights(whole, name="it")
+    check_weights(tiny.write_base_model(tmp_path / "heads", with_heads=True), name="it")
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"num_hidden_layers": 10**9}, "expected 1000000000 layers, found 2"),
+        ({"num_hidden_layers": 1}, "expected 1 layers, found 2"),
+        ({"hidden_size": 2**20}, "word_embeddings.weight of .* x 1048576, found"),
+        ({"vocab_size": 10**12}, "word_embeddings.weight of 1000000000000 x 32"),
+        ({"max_position_embeddings": 10**12}, "position_embeddings"),
+        ({"type_vocab_size": 10**12}, "token_type_embeddings"),
+        ({"intermediate_size": 10**12}, r"layer\.0\.intermediate"),
+        ({"num_labels": 10**9}, "num_labels: expected at most 10,000, found 1,000,000,000"),
+    ],
+)
+def test_sizes_that_the_weights_have_not_are_refused_before_anything_is_made(whole, values, told):
+    change(whole, **values)
+    for load in (load_bert, check_encoder_folder):
+        with pytest.raises(ModelError, match=told):
+            load(whole)
+
+
+@pytest.mark.parametrize("cut", [0, 5, 1000])
+def test_weights_that_are_cut_off_are_named(whole, cut):
+    path = whole / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ModelError, match=r"model\.safetensors: cannot be read"):
+        load_bert(whole)
+
+
+def test_files_nested_without_end_are_refused(whole):
+    (whole / "tokenizer.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="expected a BERT tokenizer"):
+        load_tokenizer(whole)
+    (whole / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ModelError, match="expected JSON"):
+        check_model_folder(whole, name="it")

@@ -130,7 +130,7 @@ def test_a_folder_that_is_not_there_is_no_hub_look_up(tmp_path):
 def test_damaged_weights_are_a_message(encoder, tmp_path):
     (tmp_path / "config.json").write_bytes((encoder / "config.json").read_bytes())
     (tmp_path / "model.safetensors").write_bytes((encoder / "model.safetensors").read_bytes()[:-100])
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="cannot be read"):
         load_bert(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """The ``commbert`` command: one subcommand per stage. Stages are imported when called, so that each starts fast."""
 
+import errno
 import logging
 import os
 import sys
@@ -58,6 +59,10 @@ def main() -> None:
         _log.error("error: %s", error)
         sys.exit(EXIT_USER_ERROR)
     except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            # Files of ours name themselves (commbert.artifacts): it is where the output of this process goes.
+            _log.error("error: standard output or log: %s. Make room and run again.", error.strerror)
+            sys.exit(EXIT_USER_ERROR)
         if error.filename is None:
             _log.exception("unexpected error")
             sys.exit(EXIT_USER_ERROR)

@@ -86,7 +86,7 @@ def stream_texts(given: Sequence[str] | None, file: Path | None, column: str | N
         return iter([AskedText(text, f"argument {number}") for number, text in enumerate(given, start=1)])
     if file is not None and str(file) != "-":
         return read_texts(file, column)
-    if file is None and sys.stdin.isatty():
+    if sys.stdin is None or (file is None and sys.stdin.isatty()):
         raise DataError("expected a text, found none. Give it as an argument, by --file, or on standard input.")
     return read_lines(sys.stdin.buffer, "standard input")
 
@@ -98,6 +98,8 @@ class Answers:
         from rich.console import Console
 
         self.as_json = as_json
+        if sys.stdout is None:
+            raise DataError("expected an open standard output for the answers, found a closed one. Open it.")
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(
                 errors="backslashreplace"

@@ -10,11 +10,11 @@ from commbert.cli.options import Log, Runtime, Usage, app, parsed, run_stage
 from commbert.monitoring import usable_threads
 
 if TYPE_CHECKING:
-    from commbert.inference.comparing import Comparison
+    from commbert.inference.comparison import Comparison
 
 _ON = (
-    "A file to compare on, any number: KIND:FILE with KIND text, code, questions, similarity, pairs or terms; without "
-    "KIND, columns and suffix tell."
+    "A file to compare on, any number: KIND:FILE with KIND text, code, questions, similarity, pairs, terms or "
+    "labelled (classifiers and scorers: columns text, label); without KIND, columns and suffix tell."
 )
 
 

@@ -9,7 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 from transformers.utils import logging as transformers_logging
 
 from commbert.errors import ModelError
-from commbert.modelfolder import FILES, check_model_folder
+from commbert.modelfolder import FILES, check_model_folder, check_weights
 from commbert.nn.encoder import check_config
 
 _COPIED = tuple(name for name in FILES if name not in ("config.json", "model.safetensors"))
@@ -24,6 +24,7 @@ def check_encoder_folder(folder: Path) -> int:
     if not folder.is_dir():
         raise ModelError(f"{folder}: expected a model folder, found none. Train one, or name another with --model.")
     sizes = check_model_folder(folder, name=str(folder))
+    check_weights(folder, name=str(folder))
     return int(sizes["max_position_embeddings"])
 
 

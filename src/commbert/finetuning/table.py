@@ -115,7 +115,7 @@ def _rows(
                 found = ", ".join(ascii(name[:40]) for name in list(at)[:20])
                 raise DataError(
                     f"{where}, line {header.line}: expected a column {column!a}, found {found}. "
-                    "Name the columns of text, label and split in the settings (section finetune)."
+                    "Name them by --text-column, --label-column, --split-column, or in the section finetune."
                 )
         places = [at[column] for column in columns]
         for row in rows:

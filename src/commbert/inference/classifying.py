@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -78,6 +79,22 @@ def load_classifier(folder: Path, *, device: str = "auto") -> Classifier:
         ModelError: If the folder has no classifier head, or one that does not fit its config.json.
     """
     model = load_model(folder, device=device)
+    classifier = classifier_of(model)
+    if classifier is None:
+        raise ModelError(
+            f"{folder}: predicting needs a classifier head, found none in this folder. "
+            "Name a folder that commbert finetune left."
+        )
+    return classifier
+
+
+def classifier_of(model: AskedModel) -> Classifier | None:
+    """Return a loaded model with the classifier head of its folder; None where the folder has none.
+
+    Raises:
+        ModelError: If the head does not fit the folder's config.json, or the folder has no pooler.
+    """
+    folder = model.folder
     weights = folder / "model.safetensors"
     try:
         with safe_open(str(weights), framework="pt") as file:
@@ -86,19 +103,16 @@ def load_classifier(folder: Path, *, device: str = "auto") -> Classifier:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{weights}: cannot be read: {error}. Fetch the model again.") from error
     if len(head) != 2:
-        raise ModelError(
-            f"{folder}: predicting needs a classifier head, found none in this folder. "
-            "Name a folder that commbert finetune left."
-        )
+        return None
     model.needs("pooler", "predicting")
     weight, bias = head
     config = read_json(folder / "config.json")
-    labels = _labels(config.get("id2label"), weight, folder)
-    if weight.shape != (len(bias), model.bert.config.hidden_size):
+    if bias.ndim != 1 or weight.shape != (len(bias), model.bert.config.hidden_size):
         raise ModelError(
             f"{folder}: expected a classifier head of hidden size {model.bert.config.hidden_size}, found "
             f"{list(weight.shape)}. Train it again."
         )
+    labels = _labels(config.get("id2label"), weight, folder)
     # Without the name, transformers decides by the number of labels.
     problem = config.get("problem_type") or ("regression" if len(labels) == 1 else _PROBLEMS[0])
     if problem not in _PROBLEMS:
@@ -109,10 +123,10 @@ def load_classifier(folder: Path, *, device: str = "auto") -> Classifier:
 def _labels(id2label: Any, weight: Tensor, folder: Path) -> tuple[str, ...]:
     n = len(weight)
     named = id2label if isinstance(id2label, dict) else {str(i): f"LABEL_{i}" for i in range(n)}
-    labels = tuple(str(named[str(i)]) for i in range(n) if str(i) in named)
+    labels = tuple(name for i in range(n) if isinstance(name := named.get(str(i)), str))
     if len(labels) != n or len(named) != n or len(set(labels)) != n:
         raise ModelError(
-            f"{folder}/config.json id2label: expected {n} different names, one for each row of the classifier head, "
+            f"{folder}/config.json id2label: expected {n} different texts, one for each row of the classifier head, "
             f"found {len(named)}."
         )
     return labels
@@ -136,7 +150,7 @@ def predict(
         ModelError: If the model gives numbers that are not finite.
     """
     for some in in_chunks(named(texts)):
-        scores = _scores(classifier, some, truncate)
+        scores = scores_of(classifier, some, truncate=truncate)
         is_ranked = classifier.problem != "regression"
         order = (
             np.argsort(-scores, axis=1, kind="stable")
@@ -149,8 +163,13 @@ def predict(
             yield Prediction(text.text, text.where, tuple(ClassScore(classifier.labels[i], values[i]) for i in ranked))
 
 
-def _scores(classifier: Classifier, texts: Sequence[AskedText], truncate: bool) -> np.ndarray[Any, Any]:
-    """Return [n, classes]."""
+def scores_of(classifier: Classifier, texts: Sequence[AskedText], *, truncate: bool = False) -> NDArray[np.float32]:
+    """Return [n, classes]: the probabilities of each text, or its numbers of a regression, in the order of the labels.
+
+    Raises:
+        DataError: If a text is too long.
+        ModelError: If the model gives numbers that are not finite.
+    """
     model = classifier.model
     sequences = model.token_ids(texts, truncate=truncate)
     out = torch.empty(len(texts), len(classifier.labels))
@@ -161,4 +180,5 @@ def _scores(classifier: Classifier, texts: Sequence[AskedText], truncate: bool) 
             out[torch.from_numpy(rows)] = classifier.scores(classifier.logits(first)).cpu()
     if not bool(torch.isfinite(out).all()):
         raise ModelError(f"{model.folder}: expected finite scores, found NaN or infinity. Train it again.")
-    return out.numpy()
+    found: NDArray[np.float32] = out.numpy()
+    return found

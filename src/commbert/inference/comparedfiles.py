@@ -9,10 +9,13 @@ from numpy.typing import NDArray
 
 from commbert.errors import DataError, SourceError
 from commbert.inference.questions import cells_by_column
+from commbert.inference.texts import AskedText, read_lines
 
-KINDS = ("text", "code", "questions", "similarity", "pairs", "terms")
+KINDS = ("text", "code", "questions", "similarity", "pairs", "terms", "labelled")
 MOST_TEXTS = 2000
 """Texts of a file that are measured; of more, so many are taken evenly."""
+MOST_LABELLED = 20_000
+"""Labelled texts of a file that are measured; of more, so many are taken evenly."""
 _CODE_CHARS = 600
 """Characters of lines of code that are one text."""
 _HEADERS = {
@@ -20,6 +23,7 @@ _HEADERS = {
     "similarity": {"a", "b", "relation"},
     "pairs": {"a", "b", "label"},
     "questions": {"question"},
+    "labelled": {"text", "label"},
 }
 _MAX_ROW_BYTES = 2**20
 
@@ -57,7 +61,7 @@ def told_file(given: str) -> ComparedFile:
     told = "; ".join(f"{kind}: {', '.join(sorted(wanted))}" for kind, wanted in _HEADERS.items())
     raise DataError(
         f"{path}: expected columns that tell what the table is ({told}), found {', '.join(sorted(columns))[:200]!a}. "
-        f"Say it, as in {'questions'}:{path.name}."
+        f"Say it, as in questions:{path.name}."
     )
 
 
@@ -79,17 +83,11 @@ def read_texts(file: ComparedFile) -> list[str]:
     Of more than ``MOST_TEXTS``, so many are taken at even distances.
 
     Raises:
-        DataError: If it is no UTF-8, with the line, or holds no text.
+        DataError: With the line, if it is no UTF-8, has a NUL byte or is larger than 1 MiB; also if there is no text.
     """
-    lines: list[str] = []
-    for number, raw in enumerate(file.path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            lines.append(raw.decode().rstrip())
-        except UnicodeDecodeError as error:
-            raise DataError(f"{file.path}, line {number}: expected UTF-8, found other bytes. Convert it.") from error
-    texts = _pieces(lines) if file.kind == "code" else [line for line in lines if line]
-    if not texts:
-        raise DataError(f"{file.path}: expected at least one line of text, found none. Choose another file.")
+    with file.path.open("rb") as opened:
+        lines = [line.text.rstrip() for line in read_lines(opened, str(file.path))]
+    texts = _pieces(lines) if file.kind == "code" else lines
     if len(texts) <= MOST_TEXTS:
         return texts
     return [texts[i] for i in np.linspace(0, len(texts) - 1, MOST_TEXTS).astype(np.int64)]
@@ -108,6 +106,56 @@ def _pieces(lines: list[str]) -> list[str]:
             piece.append(line)
             n_chars += len(line) + 1
     return [*out, "\n".join(piece)] if piece else out
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts with what is said of them."""
+
+    texts: list[AskedText]
+    labels: list[str]
+    note: str = ""
+    """Which rows were taken, where it is not all of them."""
+
+
+def read_labelled_texts(path: Path) -> LabelledTexts:
+    """Read a table with the columns text and label, as ``commbert finetune`` does; further columns may be.
+
+    Where it has a column ``split``, its rows ``test`` are taken: on others a model may have been trained. Rows without
+    text or label are left out.
+
+    Raises:
+        DataError: With the line, for what cannot be read without guessing; if a column or all rows are missing.
+    """
+    texts: list[AskedText] = []
+    labels: list[str] = []
+    n_rows = n_other = 0
+    try:
+        with path.open("rb") as file:
+            for line, row in cells_by_column(file, "\t" if path.suffix.lower() == ".tsv" else ",", where=str(path)):
+                missing = sorted({"text", "label"} - row.keys())
+                if missing:
+                    raise DataError(f"{path}: expected the columns text, label, found no {missing[0]}. Rename them.")
+                n_rows += 1
+                n_other += (is_other := row.get("split", "test") != "test")
+                if not is_other and row["text"].strip() and row["label"].strip():
+                    texts.append(AskedText(row["text"], f"{path}, line {line}"))
+                    labels.append(row["label"].strip())
+    except SourceError as error:
+        raise DataError(str(error)) from error
+    if not texts:
+        rows = "rows of the split test with text and label" if n_other else "rows with text and label"
+        raise DataError(f"{path}: expected {rows}, found none among {n_rows:,} rows. Add some.")
+    empty = n_rows - n_other - len(texts)
+    told = [f"{n_other:,} of other splits than test"] * bool(n_other) + [f"{empty:,} without text or label"] * bool(
+        empty
+    )
+    if len(texts) > MOST_LABELLED:
+        told.append(f"{len(texts) - MOST_LABELLED:,} of the others, evenly,")
+        kept = np.linspace(0, len(texts) - 1, MOST_LABELLED).astype(np.int64)
+        texts, labels = [texts[i] for i in kept], [labels[i] for i in kept]
+    note = f"{path}: of {n_rows:,} rows {' and '.join(told)} are left out." if told else ""
+    return LabelledTexts(texts, labels, note)
 
 
 def read_labelled_pairs(path: Path) -> tuple[list[str], list[str], NDArray[np.bool_]]:

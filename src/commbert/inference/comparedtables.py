@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from commbert.evaluation.bootstrap import Estimate
-from commbert.inference.comparing import Comparison, Row
+from commbert.inference.comparison import Comparison, Row
 from commbert.reporting.escaping import markdown_cell
 
 HEADER = ("figure", "A", "B", "B - A", "95 %", "items", "B is")

@@ -5,9 +5,8 @@ interval is that of the difference, narrower than the two intervals would sugges
 holds 0 is within noise.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,140 +15,21 @@ from torch import Tensor
 from commbert.artifacts import sha256_file
 from commbert.errors import DataError
 from commbert.evaluation import meaning
-from commbert.evaluation.bootstrap import (
-    Estimate,
-    estimate,
-    mean_resamples,
-    resample_weights,
-    spearman,
-    spearman_resamples,
-)
-from commbert.evaluation.scores import Draws, between
+from commbert.evaluation.bootstrap import resample_weights, spearman, spearman_resamples
+from commbert.evaluation.scores import Draws
 from commbert.inference.answering import by_domain, by_split, right, sorted_out, wilson
 from commbert.inference.choosing import choose_all
 from commbert.inference.comparedfiles import ComparedFile, read_labelled_pairs, read_texts
+from commbert.inference.comparedlabels import labelled
+from commbert.inference.comparison import Better, Case, Comparison, Measured, Row, measured, row_of
 from commbert.inference.models import AskedModel
 from commbert.inference.questions import read_questions
 from commbert.inference.wholewords import WordScores, cut, hidden_words, word_scores
 from commbert.nn.measures import auc
 from commbert.nn.model import text_vectors
-from commbert.provenance import environment
 
 Floats = NDArray[np.float64]
-Better = Literal["higher", "lower", ""]
 _DIGESTED = ("model.safetensors", "tokenizer.json", "config.json")
-_NO_HEAD = "no trained MLM head"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """One figure of one model."""
-
-    draws: Draws
-    shown: Estimate
-
-
-@dataclass(frozen=True)
-class Row:
-    """One figure of both models."""
-
-    file: str
-    kind: str
-    figure: str
-    better: Better
-    """Which way is good; empty where neither is."""
-    a: Estimate | None
-    b: Estimate | None
-    difference: Estimate | None
-    """B less A."""
-    reason: str = ""
-    """Why a figure is missing."""
-
-    @property
-    def is_outside_noise(self) -> bool | None:
-        """Whether the interval of the difference leaves out 0; None without a difference or an interval."""
-        d = self.difference
-        return None if d is None or np.isnan(d.low) else bool(d.low > 0 or d.high < 0)
-
-    @property
-    def verdict(self) -> str:
-        """What B is, of A: better, worse, higher, lower, within noise, equal; empty where nothing can be said."""
-        if self.is_outside_noise is None or self.difference is None:
-            return ""
-        if not self.is_outside_noise:
-            return "within noise" if self.difference.low < self.difference.high else "equal"
-        way = "higher" if self.difference.value > 0 else "lower"
-        if not self.better:
-            return way
-        return "better" if way == self.better else "worse"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON-ready fields."""
-        told = {k: v.as_dict() if isinstance(v, Estimate) else v for k, v in vars(self).items()}
-        return {**told, "is_outside_noise": self.is_outside_noise, "verdict": self.verdict}
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """All figures, and what they rest on."""
-
-    names: tuple[str, str]
-    models: tuple[dict[str, Any], dict[str, Any]]
-    rows: list[Row]
-    files: list[dict[str, Any]]
-    notes: list[str]
-    settings: dict[str, Any]
-    environment: Mapping[str, Any] = field(default_factory=environment)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON-ready fields."""
-        return {
-            "a": {"name": self.names[0], **self.models[0]},
-            "b": {"name": self.names[1], **self.models[1]},
-            "rows": [row.as_dict() for row in self.rows],
-            "files": self.files,
-            "notes": self.notes,
-            "settings": self.settings,
-            "environment": dict(self.environment),
-        }
-
-
-@dataclass(frozen=True)
-class _Case:
-    """What all measurements share."""
-
-    models: tuple[AskedModel, AskedModel]
-    names: tuple[str, str]
-    n_resamples: int
-    seed: int
-    notes: list[str]
-
-    @property
-    def options(self) -> dict[str, int]:
-        return {"n_resamples": self.n_resamples, "seed": self.seed}
-
-    @property
-    def has_head(self) -> tuple[bool, bool]:
-        return ("mlm_head" not in self.models[0].lacks, "mlm_head" not in self.models[1].lacks)
-
-    @property
-    def reason(self) -> str:
-        """Why a masked figure is missing."""
-        without = [name for name, has in zip(self.names, self.has_head, strict=True) if not has]
-        return f"{' and '.join(without)}: {_NO_HEAD}" if without else ""
-
-    def mean(self, values: Floats, clusters: NDArray[np.int64], weights: Floats | None = None) -> Measured:
-        """Return a mean over items, or a ratio of sums, resampled by cluster."""
-        draws = mean_resamples(values, clusters, weights=weights, **self.options)
-        bottom = len(values) if weights is None else float(weights.sum())
-        return _measured(Draws(float(values.sum()) / bottom, draws, len(values)))
-
-
-def _measured(draws: Draws) -> Measured:
-    return Measured(draws, estimate(*draws))
-
-
-Pair = tuple[Measured | None, Measured | None]
 
 
 def compare(
@@ -176,7 +56,7 @@ def compare(
     Raises:
         DataError: If a file is not as its kind asks; names file and line.
     """
-    case = _Case((a, b), names or (str(a.folder), str(b.folder)), n_resamples, seed, [])
+    case = Case((a, b), names or (str(a.folder), str(b.folder)), n_resamples, seed, [])
     if sha256_file(a.folder / "tokenizer.json") != sha256_file(b.folder / "tokenizer.json"):
         case.notes.append(
             "The tokenizers differ: losses per token count other tokens and do not compare; per word and per character "
@@ -194,14 +74,7 @@ def _about(model: AskedModel) -> dict[str, Any]:
     return {"folder": str(model.folder), "sha256": digests, "vocabulary": vocabulary, "lacks": list(model.lacks)}
 
 
-def _row(file: ComparedFile, figure: str, better: Better, pair: Pair, reason: str = "") -> Row:
-    a, b = pair
-    shown = [m.shown if m is not None else None for m in pair]
-    difference = between(b.draws, a.draws) if a is not None and b is not None else None
-    return Row(str(file.path), file.kind, figure, better, shown[0], shown[1], difference, reason)
-
-
-def _texts(case: _Case, file: ComparedFile) -> Iterator[Row]:
+def _texts(case: Case, file: ComparedFile) -> Iterator[Row]:
     """Yield figures of hidden words, and the tokens per word."""
     texts = cut(case.models, read_texts(file))
     if not texts:
@@ -220,13 +93,13 @@ def _texts(case: _Case, file: ComparedFile) -> Iterator[Row]:
         ]
         for figure, better, of in _WORD_FIGURES:
             a, b = (None if s is None else case.mean(*of(s)) for s in scores)
-            yield _row(file, figure, better, (a, b), case.reason)
+            yield row_of(file, figure, better, (a, b), case.reason)
     else:
-        yield _row(file, "hidden words", "", (None, None), case.reason or "no word that both models can write")
+        yield row_of(file, "hidden words", "", (None, None), case.reason or "no word that both models can write")
     n_words_of = np.array([len(text.begin) for text in texts], np.float64)
     rows = np.arange(len(texts))
     a, b = (case.mean(np.array([len(t.tokens[i].ids) for t in texts], np.float64), rows, n_words_of) for i in (0, 1))
-    yield _row(file, "tokens per word", "", (a, b))
+    yield row_of(file, "tokens per word", "", (a, b))
 
 
 _WORD_FIGURES: tuple[tuple[str, Better, Callable[[WordScores], tuple[Any, ...]]], ...] = (
@@ -238,13 +111,13 @@ _WORD_FIGURES: tuple[tuple[str, Better, Callable[[WordScores], tuple[Any, ...]]]
 )
 
 
-def _questions(case: _Case, file: ComparedFile) -> Iterator[Row]:
+def _questions(case: Case, file: ComparedFile) -> Iterator[Row]:
     """Yield accuracies, of all questions, by domain and by split, and without the question."""
     known = [q for q in read_questions(file.path).questions if q.answer is not None]
     if not known:
         raise DataError(f"{file.path}: expected questions with answers, found none. Add a column answer.")
     if not any(case.has_head):
-        yield _row(file, "accuracy", "higher", (None, None), case.reason)
+        yield row_of(file, "accuracy", "higher", (None, None), case.reason)
         return
     answered = []
     for model, has in zip(case.models, case.has_head, strict=True):
@@ -254,7 +127,7 @@ def _questions(case: _Case, file: ComparedFile) -> Iterator[Row]:
     if len(lines) < len(known):
         case.notes.append(f"{file.path}: {len(known) - len(lines)} of {len(known)} questions cannot be asked of both.")
     if not lines:
-        yield _row(file, "accuracy", "higher", (None, None), "no question that both can be asked")
+        yield row_of(file, "accuracy", "higher", (None, None), "no question that both can be asked")
         return
     asked = [q for q in known if q.line in lines]
     kept = [None if f is None else [a for a in f if a.question.line in lines] for f in answered]
@@ -270,10 +143,10 @@ def _questions(case: _Case, file: ComparedFile) -> Iterator[Row]:
             chance = np.mean([1 / len(asked[i].options) for i in rows])
             name = "accuracy without the question" if is_blind else f"accuracy, {domain}"
             better: Better = "" if is_blind else "higher"
-            yield _row(file, f"{name} (chance {chance:.0%})", better, (pair[0], pair[1]), case.reason)
+            yield row_of(file, f"{name} (chance {chance:.0%})", better, (pair[0], pair[1]), case.reason)
 
 
-def _accuracy(case: _Case, is_right: Floats) -> Measured:
+def _accuracy(case: Case, is_right: Floats) -> Measured:
     found = case.mean(is_right, np.arange(len(is_right)))
     return Measured(found.draws, wilson(int(is_right.sum()), len(is_right)))
 
@@ -286,7 +159,7 @@ def _embed(model: AskedModel) -> meaning.Embed:
     return embed
 
 
-def _similarity(case: _Case, file: ComparedFile) -> Iterator[Row]:
+def _similarity(case: Case, file: ComparedFile) -> Iterator[Row]:
     """Yield Spearman's correlation of cosines with grades."""
     rows = meaning.read_similarity(file.path)
     grades = np.array([row.relation for row in rows], np.float64)
@@ -295,12 +168,12 @@ def _similarity(case: _Case, file: ComparedFile) -> Iterator[Row]:
         cosine = meaning.similarity_cosines(_embed(model), rows)
         value = float(spearman(cosine[None], grades[None])[0])
         draws = Draws(value, spearman_resamples(cosine, grades, **case.options), len(rows))
-        pair.append(None if np.isnan(value) else _measured(draws))
+        pair.append(None if np.isnan(value) else measured(draws))
     reason = "a correlation with a constant" if None in pair else ""
-    yield _row(file, "similarity, Spearman's correlation", "higher", (pair[0], pair[1]), reason)
+    yield row_of(file, "similarity, Spearman's correlation", "higher", (pair[0], pair[1]), reason)
 
 
-def _pairs(case: _Case, file: ComparedFile) -> Iterator[Row]:
+def _pairs(case: Case, file: ComparedFile) -> Iterator[Row]:
     """Yield the AUC of related pairs against unrelated ones."""
     first, second, is_positive = read_labelled_pairs(file.path)
     index, drawn = resample_weights(np.arange(len(first)), **case.options)
@@ -309,8 +182,8 @@ def _pairs(case: _Case, file: ComparedFile) -> Iterator[Row]:
         vectors = _embed(model)([*first, *second]).double().numpy()
         cosine = (vectors[: len(first)] * vectors[len(first) :]).sum(-1)
         draws = np.array([_auc(np.repeat(index, weight), cosine, is_positive) for weight in drawn])
-        pair.append(_measured(Draws(_auc(index, cosine, is_positive), draws, len(first))))
-    yield _row(file, "pairs, AUC", "higher", (pair[0], pair[1]))
+        pair.append(measured(Draws(_auc(index, cosine, is_positive), draws, len(first))))
+    yield row_of(file, "pairs, AUC", "higher", (pair[0], pair[1]))
 
 
 def _auc(rows: NDArray[np.int64], cosine: Floats, is_positive: NDArray[np.bool_]) -> float:
@@ -318,7 +191,7 @@ def _auc(rows: NDArray[np.int64], cosine: Floats, is_positive: NDArray[np.bool_]
     return auc(cosine[rows[positive]], cosine[rows[~positive]])
 
 
-def _terms(case: _Case, file: ComparedFile) -> Iterator[Row]:
+def _terms(case: Case, file: ComparedFile) -> Iterator[Row]:
     """Yield how high right expansions and acronyms stand among all."""
     pairs = meaning.read_terms(file.path)
     both = [meaning.acronym_ranks(_embed(model), pairs) for model in case.models]
@@ -327,14 +200,15 @@ def _terms(case: _Case, file: ComparedFile) -> Iterator[Row]:
     for figure, name in (("MRR", "reciprocal_rank"), ("right one first", "recall_at_1")):
         values = [np.concatenate([getattr(side, name) for side in (r.to_expansion, r.to_acronym)]) for r in both]
         a, b = (case.mean(value, clusters) for value in values)
-        yield _row(file, f"terms, {figure}", "higher", (a, b))
+        yield row_of(file, f"terms, {figure}", "higher", (a, b))
 
 
-_KINDS: dict[str, Callable[[_Case, ComparedFile], Iterator[Row]]] = {
+_KINDS: dict[str, Callable[[Case, ComparedFile], Iterator[Row]]] = {
     "text": _texts,
     "code": _texts,
     "questions": _questions,
     "similarity": _similarity,
     "pairs": _pairs,
     "terms": _terms,
+    "labelled": labelled,
 }

@@ -20,6 +20,8 @@ from commbert.nn.packing import SpecialIds
 from commbert.provenance import digest_of_files
 from commbert.tokenization.encoding import encode_words, load_tokenizer
 
+_MEAN, _CLS = "pooling_mode_mean_tokens", "pooling_mode_cls_token"
+
 
 @dataclass(frozen=True)
 class AskedModel:
@@ -47,12 +49,24 @@ class AskedModel:
 
     @cached_property
     def pooling(self) -> str:
-        """How the folder makes a text's vector: ``mean`` or ``cls``; mean where it does not say."""
+        """How the folder makes a text's vector: ``mean`` or ``cls``; mean where it does not say.
+
+        Raises:
+            ModelError: If it says another way, such as the maximum over the tokens.
+        """
         path = self.folder / "1_Pooling" / "config.json"
         if not path.is_file():
             return "mean"
         config = read_json(path)
-        return "cls" if isinstance(config, dict) and config.get("pooling_mode_cls_token") is True else "mean"
+        modes = config if isinstance(config, dict) else {}
+        asked = [name for name, value in modes.items() if name.startswith("pooling_mode_") and value is True]
+        if asked in ([], [_MEAN]):
+            return "mean"
+        if asked != [_CLS]:
+            raise ModelError(
+                f"{path}: expected {_MEAN} or {_CLS}, found {', '.join(asked)[:200]!a}. Choose another model."
+            )
+        return "cls"
 
     @cached_property
     def digest(self) -> str:

@@ -88,16 +88,42 @@ def read_questions(path: Path, columns: QuestionColumns | None = None, *, skips_
     Raises:
         DataError: If the file is missing, is no such table, lacks a column, or a row is wrong: with the line.
     """
-    columns = columns or QuestionColumns()
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise DataError(f"{path}: expected a file of questions that ends in {', '.join(_SUFFIXES)}. Rename it.")
+    if not path.is_file():
+        raise DataError(f"{path}: expected a file of questions, found none. Name another with --file.")
+    with path.open("rb") as file:
+        return questions_of(file, columns, suffix=suffix, where=str(path), skips_mistakes=skips_mistakes)
+
+
+def questions_of(
+    file: BinaryIO,
+    columns: QuestionColumns | None = None,
+    *,
+    suffix: str = ".jsonl",
+    where: str = "standard input",
+    skips_mistakes: bool = False,
+) -> QuestionFile:
+    """Read questions from an open file; see ``read_questions``.
+
+    Args:
+        file: Its bytes.
+        columns: Names of the columns.
+        suffix: What kind of file it is.
+        where: What messages call it.
+        skips_mistakes: Pass over rows whose content is wrong.
+
+    Raises:
+        DataError: As ``read_questions``.
+    """
+    columns = columns or QuestionColumns()
     questions: list[Question] = []
     skipped: dict[int, str] = {}
     names: _Names | None = None
     try:
-        for line, row in _rows(path, _SUFFIXES[suffix]):
-            at = f"{path}, line {line}"
+        for line, row in _rows(file, _SUFFIXES[suffix], where):
+            at = f"{where}, line {line}"
             names = names if names is not None and suffix in (".csv", ".tsv") else _names(list(row), columns, at)
             try:
                 questions.append(_question(row, names, columns.answer_as, line, at))
@@ -108,16 +134,15 @@ def read_questions(path: Path, columns: QuestionColumns | None = None, *, skips_
     except SourceError as error:
         raise DataError(str(error)) from error
     if not questions:
-        raise DataError(f"{path}: expected at least one question, found none. Add rows below the header.")
+        raise DataError(f"{where}: expected at least one question, found none. Add rows below the header.")
     return QuestionFile(questions, skipped)
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    with path.open("rb") as file:
-        if delimiter:
-            yield from cells_by_column(file, delimiter, where=str(path))
-        else:
-            yield from json_objects(file, max_bytes=_MAX_ROW_BYTES, where=str(path))
+def _rows(file: BinaryIO, delimiter: str, where: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    if delimiter:
+        yield from cells_by_column(file, delimiter, where=where)
+    else:
+        yield from json_objects(file, max_bytes=_MAX_ROW_BYTES, where=where)
 
 
 def cells_by_column(file: BinaryIO, delimiter: str, *, where: str) -> Iterator[tuple[int, dict[str, str]]]:
@@ -207,10 +232,13 @@ def option_problem(text: str, options: Sequence[str]) -> str:
     """Return what is wrong with a question, in one line; empty if nothing is."""
     if not text.strip():
         return "expected a question, found an empty text. Write one, or delete the row."
-    if len(options) < 2:
-        return f"expected at least two options, found {len(options)}. Add one."
-    if len(options) > len(LETTERS):
-        return f"expected at most {len(LETTERS)} options, found {len(options)}. Leave some out."
+    if not 2 <= len(options) <= len(LETTERS):
+        some = "at least two options" if len(options) < 2 else f"at most {len(LETTERS)} options"
+        return f"expected {some}, found {len(options)}. {'Add one' if len(options) < 2 else 'Leave some out'}."
+    try:
+        "".join((text, *options)).encode()
+    except UnicodeEncodeError:
+        return "expected UTF-8 in question and options, found other bytes. Convert them."
     for number, option in enumerate(options, 1):
         if not option.strip():
             return f"expected text in every option, found none in option {number}. Fill it, or leave it out."

@@ -75,7 +75,7 @@ def read_lines(file: BinaryIO, where: str) -> Iterator[AskedText]:
     """Yield the lines of a file that are not blank, without their ends.
 
     Raises:
-        DataError: With the line, if it is no UTF-8 or larger than 1 MiB; at the end, if there was none.
+        DataError: With the line, if it is no UTF-8, has a NUL byte or is larger than 1 MiB; also if there is none.
     """
     n_bytes = n_texts = number = 0
     while line := file.readline(MAX_TEXT_BYTES + 1):
@@ -88,6 +88,8 @@ def read_lines(file: BinaryIO, where: str) -> Iterator[AskedText]:
             text = (line.removeprefix(_BOM) if number == 1 else line).decode().rstrip("\r\n")
         except UnicodeDecodeError as error:
             raise DataError(f"{at}: expected UTF-8, found other bytes. Convert it.") from error
+        if "\0" in text:
+            raise DataError(f"{at}: expected text, found a NUL byte. Is this UTF-16? Convert it to UTF-8.")
         if text.strip():
             n_texts += 1
             yield AskedText(text, at, n_bytes)
@@ -101,7 +103,7 @@ def read_texts(path: Path, column: str | None = None) -> Iterator[AskedText]:
     Args:
         path: Text, one per line (blank lines are none); a table of functions (corpus/functions), of which what the
             comment says and the code are taken; or a CSV, TSV, JSONL or Parquet table.
-        column: Column of a table.
+        column: Column of a table; a table needs one.
 
     Raises:
         DataError: If it is missing, of another kind, or has no text.
@@ -112,6 +114,12 @@ def read_texts(path: Path, column: str | None = None) -> Iterator[AskedText]:
         yield from _functions(path)
         return
     with _opened(path) as file:
+        if column is None and kind in _TABLES:
+            # Line by line, its header would be a text, and a cell with a line end two.
+            raise DataError(
+                f"{path}: expected the column of a table's texts, found none named. Name one with --column (to search "
+                "a table, encode its column first), or call a file of plain lines .txt."
+            )
         if column is None:
             yield from read_lines(file, str(path))
             return
@@ -128,8 +136,13 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         raise DataError(f"{path}: expected a file of texts, found nothing.")
     if path.is_dir():
         raise DataError(f"{path}: expected a file of texts, found a folder. Name one file.")
-    with path.open("rb") as file:
-        yield file
+    try:
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise DataError(f"{path}: cannot be read: {error.strerror}. Check the file and its disk.") from error
 
 
 def _cells(rows: Iterable[Row], where: str, column: str) -> Iterator[AskedText]:

@@ -16,6 +16,7 @@ from transformers import BertForPreTraining
 from transformers.utils import logging as transformers_logging
 
 from commbert.errors import ModelError
+from commbert.modelfolder import check_weights
 from commbert.nn.encoder import Bert, check_config
 from commbert.nn.packing import SpecialIds, TokenSequence, batches_by_length, pack_sequences, pooled
 
@@ -49,7 +50,7 @@ def read_vocabulary(tokenizer_folder: Path) -> dict[str, int]:
     try:
         vocabulary: dict[str, int] = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
         return {str(entry): int(number) for entry, number in vocabulary.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path}: expected a tokenizer with a vocabulary, found: {error!r}.") from error
 
 
@@ -78,6 +79,7 @@ def load_transformers(folder: Path, *, seed: int = 0) -> BertForPreTraining:
     """
     if not folder.is_dir():
         raise ModelError(f"{folder}: expected a model folder, found none.")
+    check_weights(folder, name=str(folder))
     torch.manual_seed(seed)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

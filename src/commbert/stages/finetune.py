@@ -13,8 +13,8 @@ import transformers
 from numpy.typing import NDArray
 from transformers import BertForSequenceClassification
 
-from commbert.artifacts import atomic_folder, remove_leftovers, sha256_file, write_json
-from commbert.errors import SettingsError
+from commbert.artifacts import atomic_folder, read_manifest, remove_leftovers, sha256_file, write_json
+from commbert.errors import ArtifactError, SettingsError
 from commbert.evaluation.bootstrap import json_ready
 from commbert.finetuning.baselines import bag_of_tokens, majority
 from commbert.finetuning.checkpoints import TrainerCheckpoints
@@ -78,7 +78,7 @@ def run(settings: FinetuneSettings, runtime: RuntimeSettings, *, paths: Finetune
         SourceError, DataError: If the table cannot be read without guessing, or cannot be learnt from.
         ModelError: If the encoder's folder cannot be used.
         TrainingError: If a loss is not finite, or another process trains in the same folder.
-        SettingsError: If texts may be longer than the model's positions.
+        SettingsError: If texts may be longer than the model's positions, or an output would replace something else.
     """
     began_s = time.monotonic()
     device = choose_device(runtime.device)
@@ -92,6 +92,8 @@ def run(settings: FinetuneSettings, runtime: RuntimeSettings, *, paths: Finetune
 
 
 def _run(settings: FinetuneSettings, paths: FinetunePaths, device: torch.device, began_s: float) -> dict[str, Any]:
+    for out in (paths.best_out, paths.final_out):
+        _check_out(out, paths.model)
     setup = _setup(settings, paths, device)
     dataset = setup.dataset
     model = load_with_head(paths.model, dataset.classes, score_name=settings.label, seed=settings.seed)
@@ -117,6 +119,27 @@ def _run(settings: FinetuneSettings, paths: FinetunePaths, device: torch.device,
         write_json(paths.evaluation_out, result)
         checkpoints.forget_others()
     return result
+
+
+def _check_out(out: Path, model: Path) -> None:
+    """Refuse to put a model where the encoder lies, or where there is anything but the model of a fine-tuning.
+
+    Raises:
+        SettingsError: Naming the folder.
+    """
+    if out.exists() and out.samefile(model):
+        raise SettingsError(f"{out}: expected another folder than that of the encoder. Choose another output.")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    try:
+        about = read_manifest(out)["about"]
+    except ArtifactError:
+        about = {}
+    if not isinstance(about, dict) or "classes" not in about:
+        raise SettingsError(
+            f"{out}: expected nothing or the model of a fine-tuning there, found something else, which would be "
+            "replaced. Choose another output, or remove it."
+        )
 
 
 def _setup(settings: FinetuneSettings, paths: FinetunePaths, device: torch.device) -> Setup:

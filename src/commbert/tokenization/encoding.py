@@ -37,7 +37,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         spec = json.loads(path.read_text(encoding="utf-8"))
         kinds = [spec[k]["type"] for k in ("model", "normalizer", "pre_tokenizer")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelError(f"{path}: expected a BERT tokenizer, found: {error!r}. Choose another base model.") from error
     if kinds != ["WordPiece", "BertNormalizer", "BertPreTokenizer"]:
         # A regular expression of another pre-tokenizer could also be made to run for ever.
