@@ -42,12 +42,7 @@ def check_weights(folder: Path, *, name: str) -> None:
     Raises:
         ModelError: Naming what differs.
     """
-    config = _config(folder, name)
-    try:
-        with safe_open(str(folder / "model.safetensors"), framework="np") as file:
-            shapes = {key.removeprefix("bert."): list(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{name}/model.safetensors: cannot be read: {error}. Fetch the model again.") from error
+    config, shapes = _config(folder, name), _shapes(folder, name)
     n_layers = len({match[1] for key in shapes if (match := _LAYER.match(key))})
     if n_layers != config["num_hidden_layers"]:
         raise _unfit(name, f"{config['num_hidden_layers']} layers", n_layers)
@@ -67,6 +62,20 @@ def check_weights(folder: Path, *, name: str) -> None:
     n_classes = config.get("num_labels", 0)
     if isinstance(n_classes, int) and n_classes > MAX_CLASSES:
         raise ModelError(f"{name}/config.json num_labels: expected at most {MAX_CLASSES:,}, found {n_classes:,}.")
+
+
+def _shapes(folder: Path, name: str) -> dict[str, list[int]]:
+    """Return the shape of each tensor, of one file or of all the files that large models are cut into."""
+    whole = folder / "model.safetensors"
+    found: dict[str, list[int]] = {}
+    for path in [whole] if whole.exists() else sorted(folder.glob("model-*.safetensors")) or [whole]:
+        try:
+            with safe_open(str(path), framework="np") as file:
+                keys = file.keys()
+                found |= {key.removeprefix("bert."): list(file.get_slice(key).get_shape()) for key in keys}
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{name}/{path.name}: cannot be read: {error}. Fetch the model again.") from error
+    return found
 
 
 def _unfit(name: str, expected: str, found: object) -> ModelError:
