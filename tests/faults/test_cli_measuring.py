@@ -84,5 +84,5 @@ def test_a_plan_without_runs_is_refused(tmp_path, plan):
 
 
 def test_a_sweep_without_the_base_model_is_refused(tmp_path):
-    expected = "--other: expected base among the baselines, found none. Give --other base."
+    expected = "--other: expected base or untrained among the baselines, found none. Give --other base."
     assert_one_line(sweep(tmp_path, PLAN, "--other", "frequency"), tmp_path / "out", expected)
