@@ -78,8 +78,8 @@ def test_figures_are_those_of_scikit_learn_on_the_test_rows(folders, models, tab
         expected = f1_score(truth, said, average="macro", zero_division=0)
         assert getattr(rows["macro F1"], side).value == pytest.approx(expected)
     assert found.notes == [
-        f"{table}: of 38 rows 9 of other splits than test and 2 without text or label are left out.",
-        f"{table}: 9 of 27 rows have a label that b does not know; wrong for it.",
+        "labels.csv: of 38 rows 9 of other splits than test and 2 without text or label are left out.",
+        "labels.csv: 9 of 27 rows have a label that b does not know; wrong for it.",
     ]
 
 

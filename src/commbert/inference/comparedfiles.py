@@ -36,6 +36,11 @@ class ComparedFile:
     """One of ``KINDS``: ``text`` is one text a line, ``code`` a file of lines that belong together."""
     path: Path
 
+    @property
+    def shown(self) -> str:
+        """What results call it: as it was named, but never where a machine has it."""
+        return self.path.name if self.path.is_absolute() else str(self.path)
+
 
 def told_file(given: str) -> ComparedFile:
     """Return a file of the command line: ``kind:path``, or a path whose header or name tells the kind.
@@ -154,7 +159,7 @@ def read_labelled_texts(path: Path) -> LabelledTexts:
         told.append(f"{len(texts) - MOST_LABELLED:,} of the others, evenly,")
         kept = np.linspace(0, len(texts) - 1, MOST_LABELLED).astype(np.int64)
         texts, labels = [texts[i] for i in kept], [labels[i] for i in kept]
-    note = f"{path}: of {n_rows:,} rows {' and '.join(told)} are left out." if told else ""
+    note = f"of {n_rows:,} rows {' and '.join(told)} are left out." if told else ""
     return LabelledTexts(texts, labels, note)
 
 

@@ -39,7 +39,7 @@ def labelled(case: Case, file: ComparedFile) -> Iterator[Row]:
         return
     rows = read_labelled_texts(file.path)
     if rows.note:
-        case.notes.append(rows.note)
+        case.notes.append(f"{file.shown}: {rows.note}")
     found = [None if head is None else scores_of(head, rows.texts, truncate=True) for head in heads]
     if problems == {"regression"}:
         yield from _scorers(case, file, rows, found, reason)
@@ -80,7 +80,7 @@ def _classifiers(
         n_unknown = int((~np.isin(truth, known)).sum())
         if n_unknown:
             case.notes.append(
-                f"{file.path}: {n_unknown} of {len(truth)} rows have a label that {name} does not know; wrong for it."
+                f"{file.shown}: {n_unknown} of {len(truth)} rows have a label that {name} does not know; wrong for it."
             )
     accuracy, macro_f1 = _class_figures(case, truth, called, len(names))
     yield row_of(file, "accuracy", "higher", accuracy, reason)

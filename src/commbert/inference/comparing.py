@@ -63,7 +63,7 @@ def compare(
             "they do."
         )
     rows = [row for file in files for row in _KINDS[file.kind](case, file)]
-    told = [{"path": str(f.path), "kind": f.kind, "sha256": sha256_file(f.path)} for f in files]
+    told = [{"path": f.shown, "kind": f.kind, "sha256": sha256_file(f.path)} for f in files]
     settings = {"bootstrap": n_resamples, "seed": seed}
     return Comparison(case.names, (_about(a), _about(b)), rows, told, case.notes, settings)
 
@@ -84,7 +84,7 @@ def _texts(case: Case, file: ComparedFile) -> Iterator[Row]:
     if n_unknown:
         n_words = sum(len(text.begin) for text in texts)
         case.notes.append(
-            f"{file.path}: {n_unknown} of {n_words} words hold an [UNK] for one of the models; they are never hidden."
+            f"{file.shown}: {n_unknown} of {n_words} words hold an [UNK] for one of the models; they are never hidden."
         )
     if any(map(len, hidden)) and any(case.has_head):
         scores = [
@@ -125,7 +125,7 @@ def _questions(case: Case, file: ComparedFile) -> Iterator[Row]:
     # Both are asked the same questions: those that either cannot be asked are left out.
     lines = set.intersection(*({a.question.line for a in found} for found in answered if found is not None))
     if len(lines) < len(known):
-        case.notes.append(f"{file.path}: {len(known) - len(lines)} of {len(known)} questions cannot be asked of both.")
+        case.notes.append(f"{file.shown}: {len(known) - len(lines)} of {len(known)} questions cannot be asked of both.")
     if not lines:
         yield row_of(file, "accuracy", "higher", (None, None), "no question that both can be asked")
         return

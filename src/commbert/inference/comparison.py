@@ -138,4 +138,4 @@ def row_of(file: ComparedFile, figure: str, better: Better, pair: Pair, reason: 
     a, b = pair
     shown = [m.shown if m is not None else None for m in pair]
     difference = between(b.draws, a.draws) if a is not None and b is not None else None
-    return Row(str(file.path), file.kind, figure, better, shown[0], shown[1], difference, reason)
+    return Row(file.shown, file.kind, figure, better, shown[0], shown[1], difference, reason)
