@@ -114,7 +114,7 @@ def test_neighbours_with_those_of_the_base_model_beside_them(ask, models):
 def test_encode_and_search_by_what_was_saved(ask, models, tmp_path):
     for name in ("v.parquet", "v.npy"):
         out = answered(ask("encode", "-f", models / "words.txt", "-o", tmp_path / name))
-        assert " ".join(out.split()).endswith(f"{name}: 13 vectors of 32 numbers")
+        assert out == f"{tmp_path / name}: 13 vectors of 32 numbers\n"
     printed = as_json(ask("encode", "-f", models / "words.txt", "--json"))
     assert np.array([p["vector"] for p in printed]) == pytest.approx(np.load(tmp_path / "v.npy"), abs=1e-6)
     (saved,) = as_json(ask("search", "harq", "--in", tmp_path / "v.parquet", "--json", "-k", 3))

@@ -120,7 +120,9 @@ class Answers:
             sys.stdout.write(json_line(value) + "\n")
             sys.stdout.flush()
         else:
-            self._console.print(shown())
+            # A line that is longer than the terminal is left to it: cut by us, its paths could not be copied.
+            told = shown()
+            self._console.print(told, soft_wrap=isinstance(told, str))
             sys.stdout.flush()
 
 
