@@ -30,7 +30,7 @@ SETTINGS = {
     "validation_pairs": 40,
     "optimizer": {"learning_rate": 1.0e-3},
 }
-LIMIT_S = 120.0
+LIMIT_S = 300.0
 
 
 class Trainer:
