@@ -38,6 +38,12 @@ EVALUATE = (
     "--opposites {input.opposites:q} --similarity {input.similarity:q} --general-text {input.general_text:q} "
     "--out {output.evaluation} --scores-out {output.scores} --threads {threads} --log {log.text} --usage {log.usage}"
 )
+# The model of a run, and which heads its own training trained.
+SUBJECT_OF_RUN = lambda wildcards, input: (
+    f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}"
+    f"{' --trained-head' * CONFIG.training_of(wildcards.run).objectives.has_mlm}"
+    f"{' --trained-nsp' * (CONFIG.training_of(wildcards.run).objectives.nsp > 0)}"
+)
 
 
 rule evaluate_base:
@@ -162,11 +168,7 @@ rule evaluate_run:
     params:
         settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
-        subject=lambda wildcards, input: (
-            f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}"
-            f"{' --trained-head' * CONFIG.training_of(wildcards.run).objectives.has_mlm}"
-            f"{' --trained-nsp' * (CONFIG.training_of(wildcards.run).objectives.nsp > 0)}"
-        ),
+        subject=SUBJECT_OF_RUN,
         code=code_digest("commbert.stages.evaluate"),
     shell:
         EVALUATE
@@ -201,11 +203,7 @@ rule evaluate_average:
     params:
         settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
-        subject=lambda wildcards, input: (
-            f"--model {input.model} --pooling {CONFIG.model_of(wildcards.run).pooling}"
-            f"{' --trained-head' * CONFIG.training_of(wildcards.run).objectives.has_mlm}"
-            f"{' --trained-nsp' * (CONFIG.training_of(wildcards.run).objectives.nsp > 0)}"
-        ),
+        subject=SUBJECT_OF_RUN,
         code=code_digest("commbert.stages.evaluate"),
     shell:
         EVALUATE

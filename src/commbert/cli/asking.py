@@ -1,6 +1,7 @@
 """What the subcommands that ask a model share: which model, where texts come from, how answers are printed."""
 
 import io
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,8 +48,6 @@ def load(model: Path, device: str) -> "AskedModel":
 
 def use_threads() -> None:
     """Tell the libraries, before they are imported, how many CPUs this process may use; a user's own number stays."""
-    import os
-
     from commbert.cli.options import limit_threads
     from commbert.monitoring import usable_threads
 
@@ -56,19 +55,10 @@ def use_threads() -> None:
         limit_threads(usable_threads(64))
 
 
-def asked_texts(given: Sequence[str] | None, file: Path | None) -> list[str]:
-    """Return the texts of the command line, or of the file's lines, or of standard input where neither is given.
-
-    Blank lines are no texts.
-
-    Raises:
-        DataError: If there are texts from two places, none at all, or a file that cannot be read as UTF-8.
-    """
-    return [text.text for text in stream_texts(given, file)]
-
-
 def stream_texts(given: Sequence[str] | None, file: Path | None, column: str | None = None) -> "Iterator[AskedText]":
-    """Return the texts as ``asked_texts`` does, one after the other and with their places.
+    """Return the texts of the command line, or of the file, or of standard input where neither is given.
+
+    They come one after the other and with their places; blank lines are no texts.
 
     Raises:
         DataError: At once if there are texts from two places or from none; while reading if a file cannot serve.

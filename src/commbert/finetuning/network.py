@@ -2,15 +2,14 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import BertConfig, BertForSequenceClassification, BertModel
-from transformers.utils import logging as transformers_logging
 
 from commbert.errors import ModelError
 from commbert.modelfolder import FILES, check_model_folder, check_weights
 from commbert.nn.encoder import check_config
+from commbert.nn.model import quiet_transformers, read_pretrained
 
 _COPIED = tuple(name for name in FILES if name not in ("config.json", "model.safetensors"))
 
@@ -45,8 +44,7 @@ def load_with_head(
         ModelError: If the folder is missing, incomplete, unsafe, or no BERT.
     """
     check_encoder_folder(folder)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_transformers()
     torch.manual_seed(seed)
     names = dict(enumerate(classes or (score_name,)))
     try:
@@ -56,7 +54,7 @@ def load_with_head(
         config.problem_type = "single_label_classification" if classes else "regression"
         config.tie_word_embeddings = True  # a head for classes has no decoder of its own
         model = BertForSequenceClassification(config)
-        encoder, info = _encoder(folder)
+        encoder, info = read_pretrained(BertModel, folder)
     except ModelError:
         raise
     except Exception as error:  # a hostile config.json raises nearly anything
@@ -67,18 +65,6 @@ def load_with_head(
         raise ModelError(f"{folder}: weights do not fit config.json: {(lacking or list(info['mismatched_keys']))[:3]}.")
     model.bert = encoder
     return model
-
-
-def _encoder(folder: Path) -> tuple[BertModel, dict[str, Any]]:
-    loaded: Any = BertModel.from_pretrained(
-        str(folder),
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
-    return loaded[0], loaded[1]
 
 
 def with_scale(model: BertForSequenceClassification, *, mean: float, deviation: float) -> None:

@@ -87,22 +87,23 @@ def accuracies(answered: Sequence[Answered], *, n_resamples: int, seed: int) -> 
 
 def by_domain(questions: Sequence[Question]) -> Iterator[tuple[str, list[int]]]:
     """Yield all questions and, if there are several domains, those of each, in order of their first question."""
-    rows: dict[str, list[int]] = {}
-    for i, question in enumerate(questions):
-        rows.setdefault(question.domain, []).append(i)
     if questions:
         yield ALL, list(range(len(questions)))
-    if len(rows) > 1:
-        yield from ((domain or "(none)", found) for domain, found in rows.items())
+    yield from _several([q.domain for q in questions])
 
 
 def by_split(questions: Sequence[Question]) -> Iterator[tuple[str, list[int]]]:
     """Yield the questions of each split, in order of their first question, if the file names several."""
+    yield from _several([q.split for q in questions])
+
+
+def _several(names: Sequence[str]) -> Iterator[tuple[str, list[int]]]:
+    """Yield the rows of each name, in order of its first row, if there are several names."""
     rows: dict[str, list[int]] = {}
-    for i, question in enumerate(questions):
-        rows.setdefault(question.split, []).append(i)
+    for i, name in enumerate(names):
+        rows.setdefault(name, []).append(i)
     if len(rows) > 1:
-        yield from ((split or "(none)", found) for split, found in rows.items())
+        yield from ((name or "(none)", found) for name, found in rows.items())
 
 
 def _accuracy(domain: str, answered: Sequence[Answered], *, n_resamples: int, seed: int) -> Accuracy:

@@ -168,7 +168,6 @@ def _prepared(model: AskedModel, question: Question) -> list[_Filled] | str:
         return problem
     # Encoded apart, an option has the same pieces in every text; at a space or a sign it would have them anyway.
     left, right = (np.array(ids, np.int64) for ids in model.encode([question.text[:begin], question.text[end:]]))
-    nothing = np.empty(0, np.int64)
     encoded = model.tokenizer.encode_batch(list(question.options), add_special_tokens=False)
     seen: dict[tuple[int, ...], str] = {}
     within: list[_Filled] = []
@@ -182,7 +181,7 @@ def _prepared(model: AskedModel, question: Question) -> list[_Filled] | str:
             return f"the options {before[:60]!a} and {option[:60]!a} are the same to this model's tokenizer."
         word = np.array(encoding.word_ids, np.int64)
         within.append(_Filled(np.concatenate([left, ids, right]), len(left), word))
-        alone.append(_Filled(np.concatenate([nothing, ids]), 0, word))
+        alone.append(_Filled(ids, 0, word))
     longest = max(len(text.ids) for text in within)
     if longest > model.most_tokens:
         return (

@@ -60,7 +60,7 @@ class Classifier:
 
     def logits(self, first: Float[Tensor, "n h"]) -> Float[Tensor, "n classes"]:
         """Return the logits of the sequences whose [CLS] states these are."""
-        return torch.tanh(self.model.bert.pooler(first)) @ self.weight.T + self.bias
+        return self.model.bert.pooled(first) @ self.weight.T + self.bias
 
     def scores(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
         """Return probabilities, or the numbers of a regression."""

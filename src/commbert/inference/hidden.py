@@ -1,6 +1,6 @@
 """Scores of tokens that are hidden in texts: how likely the model holds each in its place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from commbert.inference.models import AskedModel
 from commbert.nn.measures import loss_and_rank
-from commbert.nn.packing import pack_sequences
+from commbert.nn.packing import batches_by_length, full_lengths, pack_sequences
 
 BATCH_TOKENS = 4096
 """Tokens at a time: each hidden one takes a row of logits of the vocabulary's size."""
@@ -48,9 +48,10 @@ def hidden_tokens(
         batch_tokens: How many tokens are computed at a time.
     """
     loss, rank = np.empty(len(token)), np.empty(len(token), np.int64)
-    lengths = np.array([len(text) + 2 for text in texts], np.int64)
+    sizes = np.array([len(text) for text in texts], np.int64)
+    lengths = full_lengths(sizes)
     bounds = np.searchsorted(text_of, np.arange(len(texts) + 1))
-    for rows in _batches(lengths, batch_tokens):
+    for rows in batches_by_length(sizes, batch_tokens):
         items = np.concatenate([np.arange(bounds[row], bounds[row + 1]) for row in rows])
         starts = np.cumsum(lengths[rows]) - lengths[rows]
         read = np.repeat(starts, np.diff(bounds)[rows]) + 1 + place[items]
@@ -60,10 +61,3 @@ def hidden_tokens(
             labels = torch.from_numpy(token[items]).to(model.device)
             loss[items], rank[items] = loss_and_rank(model.bert.mlm_logits(states).float(), labels)
     return HiddenTokens(loss, rank)
-
-
-def _batches(lengths: Ints, batch_tokens: int) -> Iterator[Ints]:
-    """Yield rows, long ones first, so many tokens at a time or one text."""
-    order = np.argsort(-lengths, kind="stable")
-    if len(order):
-        yield from np.split(order, np.flatnonzero(np.diff(np.cumsum(lengths[order]) // batch_tokens)) + 1)

@@ -233,8 +233,9 @@ def nsp_scores(
     with torch.inference_mode():
         for at in range(0, len(order), batch_size):
             rows = order[at : at + batch_size]
-            values = windows.joined(np.stack([pairs.first[rows], pairs.second[rows]], axis=1).reshape(-1))
-            packed = pack(values, (first + second)[rows], specials, first[rows]).to(device)
+            packed = pack(windows.joined(pairs.chosen(rows).rows), (first + second)[rows], specials, first[rows]).to(
+                device
+            )
             logits = model.nsp_logits(model.hidden_states(packed, packed.offsets[:-1].long())).double().cpu()
             label = torch.from_numpy(pairs.label[rows])
             loss[rows] = torch.nn.functional.cross_entropy(logits, label, reduction="none").numpy()

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
-from transformers import BertForPreTraining
+from transformers import BertForPreTraining, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from commbert.errors import ModelError
@@ -69,6 +69,28 @@ def special_ids(tokenizer_folder: Path) -> SpecialIds:
     return SpecialIds(*(vocabulary[t] for t in SPECIALS))
 
 
+def read_pretrained(kind: type[PreTrainedModel], folder: Path) -> tuple[Any, dict[str, Any]]:
+    """Return a model of a folder in float32, and transformers' account of what was missing or did not fit.
+
+    Only local safetensors are read, and no code of the folder is run. A hostile config.json raises nearly anything.
+    """
+    loaded: Any = kind.from_pretrained(
+        str(folder),
+        local_files_only=True,
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+        output_loading_info=True,
+    )
+    return loaded[0], loaded[1]
+
+
+def quiet_transformers() -> None:
+    """Let transformers print no advice and no bars of its own."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def load_transformers(folder: Path, *, seed: int = 0) -> BertForPreTraining:
     """Load encoder, pooler and heads in float32; what the folder lacks is drawn with ``seed``.
 
@@ -81,17 +103,10 @@ def load_transformers(folder: Path, *, seed: int = 0) -> BertForPreTraining:
         raise ModelError(f"{folder}: expected a model folder, found none.")
     check_weights(folder, name=str(folder))
     torch.manual_seed(seed)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    quiet_transformers()
+    model: BertForPreTraining
     try:
-        loaded: Any = BertForPreTraining.from_pretrained(
-            str(folder),
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
+        model, info = read_pretrained(BertForPreTraining, folder)
     except Exception as error:  # a hostile config.json raises nearly anything
         if "ismatch" in str(error):
             raise ModelError(
@@ -99,8 +114,6 @@ def load_transformers(folder: Path, *, seed: int = 0) -> BertForPreTraining:
             ) from error
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"{folder}: cannot be loaded as BERT: {type(error).__name__}: {reason}") from error
-    model: BertForPreTraining = loaded[0]
-    info: dict[str, Any] = loaded[1]
     lacking = [k for k in info["missing_keys"] if not k.startswith(("cls.", "bert.pooler."))]
     if lacking or info.get("mismatched_keys"):
         raise ModelError(f"{folder}: weights do not fit config.json: {(lacking or list(info['mismatched_keys']))[:3]}.")

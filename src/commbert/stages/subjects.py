@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from commbert.nn.devices import choose_device
 from commbert.nn.encoder import Bert
 from commbert.nn.model import load_bert, special_ids, text_vectors
 from commbert.nn.packing import SpecialIds
+from commbert.rows import Rows, read_windows
 from commbert.settings.evaluation import EvaluationSettings
 from commbert.tokenization.encoding import encode_words, load_tokenizer
 
@@ -112,6 +114,11 @@ class Case:
     in_split: NDArray[np.bool_]
     space: Space
     network: Network | None
+
+    @cached_property
+    def heldout(self) -> Rows:
+        """The windows of the split."""
+        return read_windows(self.data.windows)
 
 
 def open_case(settings: EvaluationSettings, subject: Subject, data: EvaluationPaths, split: str) -> Case:

@@ -17,7 +17,7 @@ from commbert.evaluation.scores import (
 )
 from commbert.nn.measures import nsp_scores
 from commbert.nn.model import missing_parts
-from commbert.rows import count_tokens, read_places, read_windows
+from commbert.rows import count_tokens, read_places
 from commbert.sentences import IS_NEXT, Documents
 from commbert.stages.subjects import Case
 from commbert.tokenization.encoding import cut_alike
@@ -46,7 +46,7 @@ def score_masked(scores: Scores, case: Case) -> tuple[str, dict[str, float] | No
         scores[f"general_mlm_{name}"] = Column(np.arange(len(ones)), english.sentence, value, weight)
     if not cut_alike(folder, data.windows_tokenizer):
         return "the windows were cut with another tokenizer", None
-    heldout = read_windows(data.windows)
+    heldout = case.heldout
     longest, positions = int(heldout.sizes.max(initial=0)) + 2, network.bert.config.max_position_embeddings
     if longest > positions:
         raise ModelError(
@@ -84,7 +84,7 @@ def score_sentences(scores: Scores, case: Case, mlm_reason: str) -> dict[str, An
     rng = np.random.default_rng([seed, 8])
     n = min(case.settings.windows, len(documents.firsts))
     first = np.sort(rng.choice(documents.firsts, n, replace=False))
-    heldout = read_windows(case.data.windows)
+    heldout = case.heldout
     pairs = documents.pairs(first, np.zeros_like(first), seed=seed)
     # Training refused pairs that are too long; a held-out one may be longer still.
     n_tokens = heldout.lengths(pairs.first) + heldout.lengths(pairs.second) + 3

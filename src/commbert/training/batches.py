@@ -101,19 +101,19 @@ def step_windows(context: Context, step: int) -> WindowBatch:
     epoch, rows = context.plan.windows.batch(step)
     data, settings = context.data, context.settings
     documents = data.documents if settings.objectives.nsp else None
-    if documents is None:
-        read, lengths, first, labels = rows, data.windows.lengths(rows), None, None
-    else:
+    pairs = None
+    if documents is not None:
         rows = documents.firsts[rows]
         pairs = documents.pairs(rows, epoch, seed=settings.seed)
-        read, labels, first = pairs.rows, pairs.label, data.windows.lengths(rows)
-        lengths = first + data.windows.lengths(pairs.second)
+    lengths = data.windows.lengths(rows)
+    if pairs is not None:
+        lengths = lengths + data.windows.lengths(pairs.second)
     order = np.lexsort((rows, epoch, -lengths))
     epoch, rows, lengths = epoch[order], rows[order], lengths[order]
-    read = read.reshape(len(order), 1 if first is None else 2)[order].ravel()
+    pairs = None if pairs is None else pairs.chosen(order)
     masking = settings.masking
     masked = mask_tokens(
-        data.windows.joined(read),
+        data.windows.joined(rows if pairs is None else pairs.rows),
         lengths,
         (epoch.astype(np.uint64) << np.uint64(40)) + rows.astype(np.uint64),
         stream=counters.key(settings.seed, "mask"),
@@ -123,9 +123,9 @@ def step_windows(context: Context, step: int) -> WindowBatch:
         mask_id=context.specials.mask,
         regular_ids=context.regular_ids,
     )
-    if first is None or labels is None:
+    if pairs is None:
         return WindowBatch(rows, masked, lengths, None, None)
-    return WindowBatch(rows, masked, lengths, first[order], labels[order])
+    return WindowBatch(rows, masked, lengths, data.windows.lengths(rows), pairs.label)
 
 
 def step_words(context: Context, step: int) -> WordBatch | None:
