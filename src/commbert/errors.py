@@ -6,6 +6,9 @@ A message says where, what was expected, what was found, and what to do.
 EXIT_USER_ERROR = 1
 """Exit code for every error below."""
 
+EXIT_UNEXPECTED = 70
+"""Exit code for what nobody foresaw: a bug, a driver's error; its traceback is in the log (EX_SOFTWARE)."""
+
 EXIT_STOPPED = 75
 """Exit code of a training that was asked to stop, saved its state, and can be resumed (EX_TEMPFAIL)."""
 

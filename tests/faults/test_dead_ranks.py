@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from faults.trainer import Job, Trainer, all_gone
+from faults.trainer import Job, Trainer, all_gone, digests
 
 pytestmark = pytest.mark.slow
 ENDS_WITHIN_S = 60.0
@@ -103,3 +103,21 @@ def test_a_rank_that_fails_by_itself_says_why(failed):
 def test_the_error_of_the_rank_that_failed_stands_before_the_errors_that_follow_from_it(failed):
     said, words = failed
     assert _place(words, said) < _place(SECONDARY, said), said
+
+
+def test_after_a_killed_rank_all_start_again_and_end_as_if_nothing_had_happened(stages, tmp_path):
+    undisturbed = Trainer(stages, tmp_path / "undisturbed")
+    undisturbed.run(2)
+    with Trainer(stages, tmp_path / "run", restarts=1).start(2) as job:
+        job.until_step(5)
+        job.ranks()[1].kill()
+        assert job.ended() == 0, job.said
+        assert all_gone(job)
+    assert "rank 1 of 2 was killed by SIGKILL (out of memory?); restart 1 of 1" in job.said
+    assert digests(job.folder) == digests(undisturbed.folder)
+
+
+def test_no_restart_after_an_error_that_would_come_again(stages, tmp_path):
+    with Trainer(stages, tmp_path / "run", restarts=3, best_metric="nsp_accuracy").start(2) as job:
+        assert job.ended() == 1
+    assert "restart" not in job.said

@@ -36,11 +36,13 @@ LIMIT_S = 300.0
 class Trainer:
     """The run folder of one training, and how it is started."""
 
-    def __init__(self, stages: Stages, folder: Path, *, every_s: float = 1e-9, **settings: Any) -> None:
+    def __init__(
+        self, stages: Stages, folder: Path, *, every_s: float = 1e-9, restarts: int = 0, **settings: Any
+    ) -> None:
         self.folder = folder
         self.folder.mkdir(parents=True)
         self._stages = stages
-        self._every_s = every_s
+        self._runtime = {"device": "cpu", "checkpoint_every_s": every_s, "restarts": restarts}
         self._settings = {**SETTINGS, **settings}
         self._n_starts = 0
 
@@ -61,7 +63,7 @@ class Trainer:
 
     def _command(self, processes: int) -> list[str]:
         data, folder = self._stages.data, self.folder
-        runtime = {"device": "cpu", "processes": processes, "checkpoint_every_s": self._every_s}
+        runtime = {**self._runtime, "processes": processes}
         options = {
             "settings": json.dumps(self._settings),
             "runtime": json.dumps(runtime),

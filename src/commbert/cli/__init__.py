@@ -21,8 +21,8 @@ from commbert.cli import shell as _shell
 from commbert.cli import texts as _texts
 from commbert.cli import watch as _watch
 from commbert.cli.options import app, set_up_logging
-from commbert.errors import EXIT_PEER_LOST, EXIT_USER_ERROR, CommbertError, PeerLostError
-from commbert.training.launch import RENDEZVOUS
+from commbert.errors import EXIT_PEER_LOST, EXIT_UNEXPECTED, EXIT_USER_ERROR, CommbertError, PeerLostError
+from commbert.training.launch import LAUNCHED
 
 __all__ = ["app", "main"]
 
@@ -53,7 +53,7 @@ def main() -> None:
         app()
     except PeerLostError as error:
         # Started by our launcher, the process whose fault it is says so, and this one is silent.
-        _log.log(logging.DEBUG if RENDEZVOUS in os.environ else logging.ERROR, "error: %s", error)
+        _log.log(logging.DEBUG if LAUNCHED in os.environ else logging.ERROR, "error: %s", error)
         sys.exit(EXIT_PEER_LOST)
     except CommbertError as error:
         _log.error("error: %s", error)
@@ -65,11 +65,11 @@ def main() -> None:
             sys.exit(EXIT_USER_ERROR)
         if error.filename is None:
             _log.exception("unexpected error")
-            sys.exit(EXIT_USER_ERROR)
+            sys.exit(EXIT_UNEXPECTED)
         where = Path(os.fsdecode(error.filename))
         _log.error("error: %s: %s (%.2f GiB free on that disk).", where, error.strerror, free_gib(where.absolute()))
         sys.exit(EXIT_USER_ERROR)
     except Exception:
         # A bug of ours: the traceback belongs in the log, next to the stage that hit it.
         _log.exception("unexpected error; please report it")
-        sys.exit(EXIT_USER_ERROR)
+        sys.exit(EXIT_UNEXPECTED)

@@ -15,6 +15,7 @@ from commbert.errors import SettingsError
 from commbert.settings.base import Section
 from commbert.settings.checking import section_from_json
 from commbert.settings.runtime import RuntimeSettings
+from commbert.training.restarting import ATTEMPT
 
 log_messages = logging.getLogger("commbert")
 app = typer.Typer(
@@ -116,6 +117,8 @@ def set_up_logging(log: Path | None) -> None:
     root.addHandler(screen)
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(log, mode="w", encoding="utf-8")
+        # What was said before a restart belongs to the same story.
+        mode = "w" if os.environ.get(ATTEMPT, "0") == "0" else "a"
+        file = logging.FileHandler(log, mode=mode, encoding="utf-8")
         file.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(file)

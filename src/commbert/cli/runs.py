@@ -12,6 +12,7 @@ from commbert.artifacts import write_json
 from commbert.cli.options import Base, In, Log, Out, Runtime, Settings, Usage, app, parsed, run_stage
 from commbert.errors import EXIT_STOPPED, SettingsError
 from commbert.monitoring import usable_threads
+from commbert.settings.runtime import RuntimeSettings
 
 
 @app.command()
@@ -51,22 +52,16 @@ def train(
     usage: Usage = None,
 ) -> None:
     """Train; goes on from its newest checkpoint. Exit code 75: stopped as asked, start again to go on."""
-    from commbert.settings.runtime import RuntimeSettings
     from commbert.settings.training import TrainingSettings
-    from commbert.training import launch
+    from commbert.training import launch, nodes
     from commbert.training.stopping import listening
 
     run = parsed(RuntimeSettings, runtime, "runtime")
     section = parsed(TrainingSettings, settings, "training")
     if not launch.is_launched():
-        code = launch.become_training(
-            sys.argv[1:],
-            n_processes=launch.process_count(run.processes, run.device),
-            threads=usable_threads(threads),
-            most_processes=None if section.batch_per_process else section.micro_batches,
-        )
-        raise typer.Exit(code)
+        raise typer.Exit(_launch(run, section, threads=threads, checkpoints=checkpoints))
     launch.follow_launcher()
+    nodes.speak_for_rank()
 
     def work() -> Any:
         from commbert.stages import train as stage
@@ -97,7 +92,28 @@ def train(
             resumes=True,
         )
     if result is None:
-        raise typer.Exit(EXIT_STOPPED)
+        raise typer.Exit(nodes.end_of_stopped())
+
+
+def _launch(run: RuntimeSettings, section: Any, *, threads: int, checkpoints: Path) -> int:
+    """Start the training processes, here or on several machines, and return the exit code."""
+    from commbert.training import launch, nodes
+    from commbert.training.locking import wait_until_free
+
+    n_processes = launch.process_count(run.processes, run.device)
+    if nodes.is_agent():
+        return nodes.run_agent(sys.argv[1:], n_processes=n_processes, threads=usable_threads(threads))
+    if not wait_until_free(checkpoints, run.lock_wait_s):
+        return EXIT_STOPPED
+    if run.nodes > 1:
+        return nodes.run_on_nodes(sys.argv[1:], n_nodes=run.nodes, threads=threads, restarts=run.restarts)
+    return launch.become_training(
+        sys.argv[1:],
+        n_processes=n_processes,
+        threads=usable_threads(threads),
+        most_processes=None if section.batch_per_process else section.micro_batches,
+        restarts=run.restarts,
+    )
 
 
 @app.command()

@@ -13,7 +13,17 @@ class RuntimeSettings(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """``auto``: CUDA, else MPS, else CPU."""
     processes: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"] = "auto"
-    """Training processes; ``auto``: one per GPU, one on a machine without."""
+    """Training processes of each machine; ``auto``: one per GPU, one on a machine without."""
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Machines that a training asks the cluster for; ``processes`` is for each. More than one need a Slurm job."""
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    """GPUs of each machine that a training, an evaluation or an encoding asks the cluster for; local runs use what is
+    there."""
+    restarts: Annotated[int, Field(ge=0, le=100)] = 3
+    """How often the processes of a training are started again, from the last checkpoint, when one of several dies."""
+    lock_wait_s: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """Seconds that a training waits for another one which writes the same checkpoints; ``auto``: in a Slurm job for as
+    long as it takes (a job outlives the Snakemake that submitted it), else 0."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 64
     """Most CPU threads of a training or evaluation job; Snakemake lowers it to ``--cores``."""
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0

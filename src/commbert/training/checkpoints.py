@@ -5,9 +5,7 @@ It lies in a folder named after the run's identity (settings, data, tokenizer, s
 other checkpoints, and going back to the old settings finds the old ones.
 """
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +26,7 @@ from commbert.artifacts import (
 )
 from commbert.errors import ArtifactError, TrainingError
 from commbert.provenance import digest
+from commbert.training.locking import locked
 
 
 @dataclass(frozen=True)
@@ -59,20 +58,8 @@ class CheckpointStore:
         Raises:
             TrainingError: If another process holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.root / ".lock"
-        with path.open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                raise TrainingError(
-                    f"{self.root}: another training (process {file.read().strip() or 'unknown'}) writes here. "
-                    "Wait for it or stop it."
-                ) from error
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with locked(self.root):
+            self.folder.mkdir(exist_ok=True)
             yield
 
     def prepare(self) -> list[str]:

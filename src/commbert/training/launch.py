@@ -1,8 +1,8 @@
 """Starting the training processes of this machine, and ending them together.
 
-Imports no torch. torchrun is not used here (a training may be started by it all the same): it answers a wish to stop
-with exit code 1 and a traceback, shows the consequences of an error before the error, and leaves its workers behind
-when it is killed (all three seen with torch 2.13).
+Imports no torch. On one machine torchrun is not used (a training may be started by it all the same): it answers a wish
+to stop with exit code 1 and a traceback, shows the consequences of an error before the error, and leaves its workers
+behind when it is killed (all three seen with torch 2.13). Several machines: commbert.training.nodes.
 """
 
 import ctypes
@@ -14,14 +14,17 @@ import tempfile
 import time
 from pathlib import Path
 
-from commbert.errors import EXIT_PEER_LOST, EXIT_STOPPED, EXIT_USER_ERROR, SettingsError
+from commbert.errors import EXIT_PEER_LOST, EXIT_STOPPED, SettingsError
 from commbert.monitoring import gpu_count
+from commbert.training.restarting import ATTEMPT, Verdict, failure, until_done
 from commbert.training.stopping import SIGNALS, Stop, listening
 
 TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184"
 """Keeps glibc from giving pages back between steps: less time and less memory (measured)."""
 LAUNCHED = "COMMBERT_LAUNCHED"
 """The process that started this one."""
+STARTED_BY = "COMMBERT_STARTED_BY"
+"""The Snakemake process that a stage ends with; it says nothing on another machine."""
 RENDEZVOUS = "COMMBERT_RENDEZVOUS"
 """Where the processes of one machine find each other: a file, so that nobody else can join."""
 _GRACE_S = 20.0
@@ -39,7 +42,9 @@ def process_count(processes: int | str, device: str) -> int:
     return max(1, gpu_count()) if device in ("auto", "cuda") else 1
 
 
-def become_training(arguments: list[str], *, n_processes: int, threads: int, most_processes: int | None) -> int:
+def become_training(
+    arguments: list[str], *, n_processes: int, threads: int, most_processes: int | None, restarts: int = 0
+) -> int:
     """Run the training processes and return the exit code; a single one takes the place of this process.
 
     Args:
@@ -47,6 +52,7 @@ def become_training(arguments: list[str], *, n_processes: int, threads: int, mos
         n_processes: Training processes on this machine.
         threads: CPU threads of all of them together.
         most_processes: The number of micro-batches, which they share out; None: each has its own.
+        restarts: How often they are started again after the death of one of several.
 
     Raises:
         SettingsError: If there are more processes than micro-batches.
@@ -56,11 +62,7 @@ def become_training(arguments: list[str], *, n_processes: int, threads: int, mos
             f"runtime.processes: expected at most training.micro_batches = {most_processes}, found {n_processes}. "
             "Raise training.micro_batches or lower runtime.processes."
         )
-    # What another launcher (MPI, a cluster) has said of its processes is none of ours.
-    env = {name: value for name, value in os.environ.items() if name not in _RANKS}
-    env[LAUNCHED] = str(os.getpid())
-    env["OMP_NUM_THREADS"] = str(max(1, threads // n_processes))
-    env.setdefault("GLIBC_TUNABLES", TUNABLES)
+    env = environment_of_ranks(threads // n_processes)
     command = [sys.executable, "-m", "commbert", *arguments]
     sys.stdout.flush()
     sys.stderr.flush()
@@ -69,13 +71,28 @@ def become_training(arguments: list[str], *, n_processes: int, threads: int, mos
         os.execve(command[0], command, env)
     if sys.platform == "linux":
         env.setdefault("GLOO_SOCKET_IFNAME", "lo")
-    with tempfile.TemporaryDirectory(prefix="commbert-") as folder, listening() as stop:
-        env[RENDEZVOUS] = Path(folder, "rendezvous").as_uri()
-        workers = _Workers(command, env, n_processes, Path(folder))
-        try:
-            return workers.wait(stop)
-        finally:
-            workers.kill()
+    with listening() as stop:
+
+        def start(attempt: int) -> Verdict:
+            with tempfile.TemporaryDirectory(prefix="commbert-") as folder:
+                now = {**env, RENDEZVOUS: Path(folder, "rendezvous").as_uri(), ATTEMPT: str(attempt)}
+                workers = _Workers(command, now, n_processes, Path(folder))
+                try:
+                    return workers.wait(stop)
+                finally:
+                    workers.kill()
+
+        return until_done(start, restarts=restarts, stop=stop)
+
+
+def environment_of_ranks(threads: int) -> dict[str, str]:
+    """Return what the training processes below this one find in their environment, beside their ranks."""
+    # What another launcher (MPI, a cluster) has said of its processes is none of ours.
+    env = {name: value for name, value in os.environ.items() if name not in _RANKS}
+    env[LAUNCHED] = str(os.getpid())
+    env["OMP_NUM_THREADS"] = str(max(1, threads))
+    env.setdefault("GLIBC_TUNABLES", TUNABLES)
+    return env
 
 
 def is_launched() -> bool:
@@ -107,9 +124,10 @@ def usage_of_node(usage: Path | None) -> Path | None:
 
 def follow_launcher() -> None:
     """Ask Linux for a SIGTERM, the wish to stop, when the launcher dies, so that nobody trains on unseen."""
-    if RENDEZVOUS in os.environ and sys.platform == "linux":
+    launcher = int(os.environ.get(LAUNCHED, os.getpid()))
+    if launcher != os.getpid() and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != int(os.environ[LAUNCHED]):
+        if os.getppid() != launcher:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -128,8 +146,8 @@ class _Workers:
             # Each in a process group of its own: Ctrl-C comes to the launcher alone, which hands it on.
             return subprocess.Popen(command, env={**env, **ranks}, process_group=0, stderr=file if rank else None)
 
-    def wait(self, stop: Stop) -> int:
-        """Wait for all; end the others when one fails. Return 0, the code of a stop, or that of a failure."""
+    def wait(self, stop: Stop) -> Verdict:
+        """Wait for all; end the others when one fails."""
         failed: tuple[int, int] | None = None
         failed_at: float | None = None
         sent: set[signal.Signals] = set()
@@ -143,7 +161,7 @@ class _Workers:
                 self._send(signal.SIGTERM, sent)
             if since_s > _GRACE_S + _LAST_S:
                 self._send(signal.SIGKILL, sent)
-        return self._result(failed or self._first_failure())
+        return self._verdict(failed or self._first_failure())
 
     def kill(self) -> None:
         """Leave nobody behind, whatever made this process go: a second Ctrl-C, a bug."""
@@ -167,22 +185,16 @@ class _Workers:
         good = (None, 0, EXIT_STOPPED, EXIT_PEER_LOST)
         return next(((rank, c) for rank, c in enumerate(self._codes()) if c is not None and c not in good), None)
 
-    def _result(self, failed: tuple[int, int] | None) -> int:
+    def _verdict(self, failed: tuple[int, int] | None) -> Verdict:
         codes = [w.returncode for w in self._workers]
         if failed is None and EXIT_PEER_LOST in codes:
             failed = (codes.index(EXIT_PEER_LOST), EXIT_PEER_LOST)
         if failed is None:
-            return EXIT_STOPPED if EXIT_STOPPED in codes else 0
+            return Verdict(EXIT_STOPPED if EXIT_STOPPED in codes else 0)
         rank, code = failed
         if code == codes[0]:
             rank = 0  # an error that all of them see has been said by the first
+        said = ""
         if rank and self._said[rank].is_file():
-            sys.stderr.write(self._said[rank].read_text(encoding="utf-8", errors="replace"))
-        how = f"failed with exit code {code}; its message stands above"
-        if code < 0:
-            how = f"was killed by {signal.Signals(-code).name}"
-            how += " (out of memory?)" if code == -signal.SIGKILL else ""
-        if code == EXIT_PEER_LOST:
-            how = "lost the connection to the others"
-        print(f"error: rank {rank} of {len(codes)} {how}.", file=sys.stderr)  # noqa: T201
-        return EXIT_USER_ERROR
+            said = self._said[rank].read_text(encoding="utf-8", errors="replace")
+        return failure(f"rank {rank} of {len(codes)}", code, said)

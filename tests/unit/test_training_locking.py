@@ -1,0 +1,98 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from commbert.errors import TrainingError
+from commbert.training import locking
+from commbert.training.locking import locked, wait_until_free
+
+
+@pytest.fixture(autouse=True)
+def _no_job(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+def test_the_second_is_told_who_holds_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    said = rf"process {os.getpid()} on .*, Slurm job 42\) writes here"
+    with locked(tmp_path / "checkpoint"), pytest.raises(TrainingError, match=said), locked(tmp_path / "checkpoint"):
+        pass
+
+
+def test_a_folder_is_free_again_when_its_holder_is_gone(tmp_path):
+    with locked(tmp_path):
+        pass
+    with locked(tmp_path):
+        pass
+
+
+def test_nobody_waits_for_a_folder_that_is_free_or_not_there(tmp_path):
+    assert wait_until_free(tmp_path / "none", 1e9)
+    with locked(tmp_path):
+        pass
+    assert wait_until_free(tmp_path, 1e9)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from commbert.training.locking import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_who_waits_goes_on_when_the_holder_is_killed(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        threading.Timer(0.3, holder.kill).start()
+        began = time.monotonic()
+        assert wait_until_free(tmp_path, 60)
+        assert 0.2 < time.monotonic() - began < 30
+
+
+def test_waiting_ends_with_its_time(tmp_path):
+    with locked(tmp_path):
+        began = time.monotonic()
+        assert wait_until_free(tmp_path, 0.2)
+        assert 0.1 < time.monotonic() - began < 5
+
+
+def test_outside_of_a_job_nobody_waits_by_default(tmp_path):
+    with locked(tmp_path):
+        began = time.monotonic()
+        assert wait_until_free(tmp_path, "auto")
+        assert time.monotonic() - began < 1
+
+
+def test_in_a_job_waiting_ends_by_a_wish_to_stop(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "42")
+    with locked(tmp_path):
+        threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+        assert not wait_until_free(tmp_path, "auto")
+
+
+def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, caplog):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locking.fcntl, "flock", refuse)
+    with caplog.at_level("WARNING", logger="commbert"), locked(tmp_path):
+        pass
+    assert "has no locks" in caplog.text
+
+
+def test_any_other_error_of_the_file_system_is_one(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(locking.fcntl, "flock", refuse)
+    with pytest.raises(OSError, match="Input/output"), locked(tmp_path):
+        pass

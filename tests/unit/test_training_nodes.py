@@ -1,0 +1,155 @@
+import json
+import os
+import signal
+import socket
+import stat
+import types
+
+import pytest
+
+from commbert.errors import EXIT_PEER_LOST, EXIT_STOPPED, EXIT_UNEXPECTED, SettingsError, TrainingError
+from commbert.training import nodes
+
+
+@pytest.fixture
+def squeue(tmp_path, monkeypatch):
+    """Return a function that lets squeue say something; it leaves its arguments beside itself."""
+
+    def says(text, code=0):
+        path = tmp_path / "squeue"
+        path.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho "{text}"\nexit {code}\n')
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        monkeypatch.setenv("SLURM_JOB_ID", "42")
+        return tmp_path / "asked"
+
+    return says
+
+
+def test_slurm_itself_says_what_it_has_given(squeue):
+    asked = squeue("2 9")
+    assert nodes.allocation(2) == nodes.Allocation("42", 2, 4)
+    assert "--job=42" in asked.read_text()
+
+
+def test_another_number_of_nodes_is_refused(squeue):
+    squeue("1 4")
+    with pytest.raises(SettingsError, match=r"runtime\.nodes: expected 2 nodes in Slurm job 42, found 1"):
+        nodes.allocation(2)
+
+
+def test_a_slurm_that_does_not_answer_is_quoted(squeue):
+    squeue("slurm_load_jobs error", code=1)
+    with pytest.raises(TrainingError, match="expected nodes and CPUs of this job"):
+        nodes.allocation(2)
+
+
+def test_several_machines_without_slurm_are_refused(monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(SettingsError, match="found none"):
+        nodes.allocation(2)
+
+
+def _report(code, rank=None, host="n1", said=""):
+    return {"code": code, "rank": rank, "host": host, "said": said}
+
+
+KILLED = -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("reports", "code", "reason", "is_death"),
+    [
+        ([_report(0), _report(0)], 0, "", False),
+        ([_report(75), _report(75)], EXIT_STOPPED, "", False),
+        ([_report(EXIT_PEER_LOST, 0), _report(KILLED, 1, "n2")], 1, "rank 1 on n2 was killed by SIGKILL", True),
+        ([_report(-15, 0), _report(KILLED, 1, "n2")], 1, "rank 1 on n2 was killed by SIGKILL", True),
+        ([_report(-15, 0), None], 1, "the agent of node 1 of 2 was lost", True),
+        ([None, None], 1, "the agent of node 0 of 2 was lost", True),
+        ([_report(0), None], 1, "the agent of node 1 of 2 was lost", True),
+        ([_report(75), None], 1, "the agent of node 1 of 2 was lost", True),
+        ([_report(EXIT_PEER_LOST, 1), _report(EXIT_PEER_LOST, 0, "n2")], 1, "rank 0 on n2 lost the connection", True),
+        ([_report(1, 1), _report(EXIT_PEER_LOST, 0)], 1, "rank 1 on n1 failed with exit code 1", False),
+        ([_report(1, 1), None], 1, "rank 1 on n1 failed with exit code 1", False),
+        ([_report(EXIT_UNEXPECTED, None), _report(0)], 1, "the agent on n1 failed with exit code 70", True),
+    ],
+)
+def test_the_verdict_names_the_cause_not_its_consequences(reports, code, reason, is_death):
+    verdict = nodes._verdict(137, reports)
+    assert (verdict.code, verdict.is_death) == (code, is_death)
+    assert reason in verdict.reason
+    assert bool(reason) == bool(verdict.reason)
+
+
+@pytest.mark.parametrize("first", [EXIT_PEER_LOST, 1])
+def test_what_another_than_the_first_rank_says_is_shown_unless_the_first_says_it_too(first):
+    reports = [_report(first, 0, said="error: mine"), _report(1, 1, "n2", "error: its own\n")]
+    assert nodes._verdict(1, reports).said == ("" if first == 1 else "error: its own\n")
+
+
+def _failures(**codes):
+    made = (types.SimpleNamespace(exitcode=code, timestamp=int(at)) for at, code in codes.values())
+    return dict(zip(map(int, (name[1:] for name in codes)), made, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("failures", "rank"),
+    [
+        (_failures(r0=(5, 76), r1=(9, -9)), 1),
+        (_failures(r0=(5, -15), r1=(9, 1)), 1),
+        (_failures(r0=(5, 76), r1=(3, 76)), 1),
+        (_failures(r2=(5, -9), r3=(3, 1)), 3),
+    ],
+)
+def test_the_cause_among_the_ranks_of_a_machine_is_the_first_that_failed_by_itself(failures, rank):
+    assert nodes._cause(failures)[0] == rank
+
+
+def test_the_address_is_that_of_the_route_to_the_head_and_has_an_interface():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        address = nodes._address_towards("127.0.0.1", server.getsockname()[1])
+    assert address == "127.0.0.1"
+    assert nodes._interface_of(address) in ("lo", "lo0")
+
+
+def test_an_address_without_an_interface_is_an_error():
+    with pytest.raises(TrainingError, match="Set MASTER_ADDR"):
+        nodes._interface_of("192.0.2.1")
+
+
+def test_a_stopped_rank_ends_well_for_torchrun_and_leaves_word(monkeypatch, tmp_path):
+    monkeypatch.delenv(nodes.RANK_FOLDER, raising=False)
+    assert nodes.end_of_stopped() == EXIT_STOPPED
+    monkeypatch.setenv(nodes.RANK_FOLDER, str(tmp_path))
+    assert nodes.end_of_stopped() == 0
+    assert [p.name for p in tmp_path.iterdir()] == [nodes._STOPPED]
+
+
+def test_the_step_gets_none_of_the_shape_of_the_job(monkeypatch, squeue, tmp_path):
+    squeue("2 4")
+    fake = tmp_path / "srun"
+    fake.write_text(f'#!/bin/sh\nenv > {tmp_path}/env\necho "$@" > {tmp_path}/arguments\nexit 9\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("SLURM_MEM_PER_CPU", "500")
+    monkeypatch.setenv("SLURM_NTASKS", "7")
+    monkeypatch.setenv(nodes.STARTED_BY, "1")
+    assert nodes.run_on_nodes(["train", "--x"], n_nodes=2, threads=64, restarts=0) == 1
+    env = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
+    assert not {"SLURM_MEM_PER_CPU", "SLURM_NTASKS", nodes.STARTED_BY} & env.keys()
+    assert env["SLURM_JOB_ID"] == "42"
+    assert int(env[nodes.HEAD_PORT]) > 0
+    arguments = (tmp_path / "arguments").read_text().split()
+    assert {"--nodes=2", "--ntasks=2", "--cpus-per-task=2", "--kill-on-bad-exit=1"} <= set(arguments)
+    assert arguments[-2:] == ["train", "--x"]
+
+
+def test_reports_travel_through_the_store():
+    from torch.distributed import TCPStore
+
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    agent = TCPStore("localhost", store.port, is_master=False, wait_for_workers=False)
+    agent.set("report/1", json.dumps(_report(75)))
+    assert nodes._report(store, 0) is None
+    assert nodes._report(store, 1) == _report(75)
