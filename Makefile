@@ -5,12 +5,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 CORES  ?= all
 ARGS   ?=
+PROFILE ?= workflow/profiles/slurm
 SMK    := $(BIN)/snakemake --cores $(CORES)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fast benchmark benchmark-data data train evaluate report sweep smoke pretrain dry-run html schema lock unlock clean
+.PHONY: help run test check fast benchmark benchmark-data data train evaluate report sweep smoke pretrain dry-run html schema lock unlock clean slurm
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -47,6 +48,10 @@ smoke: $(VENV)/.run      ## the whole workflow in a minute, in a folder of its o
 	$(SMK) --directory results/smoke --configfile config.yaml resources/presets/smoke.yaml $(ARGS)
 pretrain: $(VENV)/.run   ## a vocabulary and a small BERT from nothing, then the joint run from there (results/pretrain)
 	$(SMK) --directory results/pretrain --configfile config.yaml resources/presets/pretrain-smoke.yaml $(ARGS) -- all reports/pretrain_training_report.md
+slurm: $(VENV)/.run      ## the main job through Slurm: first set partitions in PROFILE (workflow/profiles/slurm)
+	@test -f $(PROFILE)/config.yaml || { echo "error: PROFILE=$(PROFILE): expected a folder with config.yaml; Snakemake would pass it over and run everything here."; exit 1; }
+	$(INSTALL) --editable '.[slurm,cluster]'
+	$(BIN)/snakemake --workflow-profile $(PROFILE) $(ARGS)
 dry-run: $(VENV)/.run    ## what would run, and why
 	$(SMK) --dry-run $(ARGS)
 html: $(VENV)/.run       ## Snakemake's own report of a finished run

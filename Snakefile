@@ -43,6 +43,7 @@ wildcard_constraints:
     source="[A-Za-z0-9._-]+",
 
 
+include: "workflow/rules/resources.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/baselines.smk"
 include: "workflow/rules/train.smk"
@@ -54,7 +55,12 @@ include: "workflow/rules/sweep.smk"
 include: "workflow/rules/finetune.smk"
 
 
+# Nodes of a cluster often see no network: what downloads stays where Snakemake runs.
 localrules:
+    fetch,
+    fetch_git,
+    fetch_archive,
+    base,
     all,
     data,
     train,

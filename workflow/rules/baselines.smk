@@ -23,6 +23,8 @@ rule baseline:
         "results/benchmarks/baseline.{kind}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=CONFIG.baselines.as_json(),
         pairs_settings=CONFIG.pairs.as_json(),

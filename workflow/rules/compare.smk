@@ -30,6 +30,8 @@ rule compare_run:
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
+    resources:
+        **MEASURING_RESOURCES,
     params:
         on=lambda wildcards, input: [
             f"--on={kind}:{path}"

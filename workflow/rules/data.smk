@@ -27,6 +27,8 @@ rule fetch:
         "results/benchmarks/fetch.{source}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         source=lambda wildcards: SOURCES[wildcards.source].to_fetch().as_json(),
         code=code_digest("commbert.stages.fetch"),
@@ -44,6 +46,8 @@ rule fetch_git:
         "results/benchmarks/fetch.{source}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         source=lambda wildcards: SOURCES[wildcards.source].to_fetch().as_json(),
         git=CONFIG.corpus.git.as_json(),
@@ -66,6 +70,8 @@ rule fetch_archive:
         "results/benchmarks/fetch.{source}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         source=lambda wildcards: SOURCES[wildcards.source].to_fetch().as_json(),
         code=code_digest("commbert.stages.fetch"),
@@ -84,6 +90,8 @@ rule base:
         "results/benchmarks/base.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         source=lambda wildcards: CONFIG.model.base.as_json(),
         content=fingerprint_base(CONFIG.model.base),
@@ -112,6 +120,8 @@ rule ingest:
         "results/benchmarks/ingest.{shard}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.corpus.of_shard(
             SHARDS[wildcards.shard][0]
@@ -141,6 +151,8 @@ rule corpus:
         "results/benchmarks/corpus.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.corpus.gathering().as_json(),
         files=expand("--shard-files=results/shards/{shard}/files.parquet", shard=SHARDS),
@@ -167,6 +179,8 @@ rule lex:
         "results/benchmarks/lex.{shard}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.words.of_lines().as_json(),
         cut=(
@@ -196,6 +210,8 @@ rule words:
         "results/benchmarks/words.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.words.as_json(),
         lexed=expand("--lexed=results/lex/{shard}", shard=SHARDS),
@@ -225,6 +241,8 @@ rule tokenizer:
         "results{variant}/benchmarks/tokenizer.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=lambda wildcards: VARIANTS[wildcards.variant].tokenizer.as_json(),
         base=f"--base {BASE}" if CONFIG.has_base else "",
@@ -256,6 +274,8 @@ rule windows:
         "results{variant}/benchmarks/windows.{shard}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=lambda wildcards: VARIANTS[wildcards.variant].windows.as_json(),
         code=code_digest("commbert.stages.windows"),
@@ -287,6 +307,8 @@ rule list_windows:
         "results{variant}/benchmarks/list-windows.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         parts=[
             *expand(
@@ -337,6 +359,8 @@ rule draw:
         "results{variant}/benchmarks/draw.{shard}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=lambda wildcards: VARIANTS[wildcards.variant].pairs.as_json(),
         code=code_digest("commbert.stages.draw"),
@@ -365,6 +389,8 @@ rule pairs:
         "results{variant}/benchmarks/pairs.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=lambda wildcards: VARIANTS[wildcards.variant].pairs.as_json(),
         drawn=expand(
@@ -393,6 +419,8 @@ rule acronyms:
         "results/benchmarks/acronyms.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         lines=expand("--lines=results/shards/{shard}/lines.parquet", shard=SHARDS),
         code=code_digest("commbert.stages.acronyms"),
@@ -417,6 +445,8 @@ rule functions:
         "results/benchmarks/functions.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         lines=expand("--lines=results/shards/{shard}/lines.parquet", shard=SHARDS),
         code=code_digest("commbert.stages.functions"),
@@ -443,6 +473,8 @@ rule texts:
         "results{variant}/benchmarks/texts.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **DATA_RESOURCES,
     params:
         settings=lambda wildcards: VARIANTS[wildcards.variant].texts.as_json(),
         code=code_digest("commbert.stages.texts"),

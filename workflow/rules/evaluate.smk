@@ -67,6 +67,8 @@ rule evaluate_base:
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
+    resources:
+        **MEASURING_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
@@ -101,6 +103,8 @@ rule evaluate_vectors:
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
+    resources:
+        **MEASURING_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
@@ -130,6 +134,8 @@ rule evaluate_frequency:
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
+    resources:
+        **MEASURING_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
@@ -165,6 +171,8 @@ rule evaluate_run:
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
+    resources:
+        **MEASURING_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],
@@ -200,6 +208,8 @@ rule evaluate_average:
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
+    resources:
+        **MEASURING_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.evaluation.of_figures().as_json(),
         split=lambda wildcards: SPLIT_OF[wildcards.on],

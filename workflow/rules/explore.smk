@@ -44,6 +44,8 @@ rule explore_run:
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
+    resources:
+        **MEASURING_RESOURCES,
     params:
         # Functions: braces in a value are no wildcards.
         settings=lambda wildcards: CONFIG.explore.as_json(),

@@ -1,6 +1,14 @@
 # Classes or scores of a labelled table, learnt by an encoder: one model and one report per entry of the section finetune.
 # Checkpoints are no outputs, as in train.smk.
 
+# 1.2 GiB measured.
+FINETUNING_RESOURCES = dict(
+    mem_mb=lambda wildcards, attempt: 12000 * attempt,
+    runtime=1440,
+    gpu=GPUS,
+    slurm_extra=WARNING,
+)
+
 
 wildcard_constraints:
     # Without entries nothing may match; an empty text would be no constraint.
@@ -38,6 +46,8 @@ rule finetune_table:
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
+    resources:
+        **FINETUNING_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.finetune[wildcards.finetuning]
         .of_stage()
@@ -79,6 +89,8 @@ rule finetune_report:
         "results/benchmarks/findings.{finetuning}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **REPORT_RESOURCES,
     params:
         code=code_digest("commbert.stages.findings"),
         templates=templates_digest(),

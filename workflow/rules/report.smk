@@ -89,6 +89,8 @@ rule report_run:
         "results/benchmarks/report.{run}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **REPORT_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.settings_of(wildcards.run),
         others=lambda wildcards: [
@@ -129,6 +131,8 @@ rule release_run:
         "results/benchmarks/release.{run}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **REPORT_RESOURCES,
     params:
         code=code_digest("commbert.stages.release"),
     shell:

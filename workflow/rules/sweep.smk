@@ -37,6 +37,8 @@ rule sweep_table:
         "results/benchmarks/sweep.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **REPORT_RESOURCES,
     params:
         settings=CONFIG.evaluation.of_figures().as_json(),
         plan=CONFIG.sweep_plan(),

@@ -2,6 +2,24 @@
 # Snakemake deletes the outputs of a job that failed or runs again, and a checkpoint must outlive both.
 from commbert.settings.runs import name_and_seed
 
+# 2 to 4.5 GiB for a model of 22 million weights on a CPU; weights, gradients and AdamW's state of 110 million are 1.8 GiB,
+# and what is kept for backward grows with the batch. On several nodes each has this much; `commbert train` on the first
+# one starts the others.
+NODES = 1
+GPUS = 0
+TRAINING_RESOURCES = dict(
+    mem_mb=lambda wildcards, input, attempt: int(
+        (12000 + 20 * input.size_mb) * attempt
+    ),
+    runtime=1440,
+    nodes=NODES,
+    **(
+        dict(mpi="srun", tasks=NODES, slurm_extra=f"--gpus-per-node={GPUS} {WARNING}")
+        if NODES > 1
+        else dict(gpu=GPUS, slurm_extra=WARNING)
+    ),
+)
+
 
 rule model:
     input:
@@ -19,6 +37,8 @@ rule model:
         "results/benchmarks/model.{run}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **MODEL_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.model_of(wildcards.run).of_start().as_json(),
         base=lambda wildcards, input: f"--base {input.base}" if input.base else "",
@@ -76,6 +96,8 @@ rule train_run:
     conda:
         "../envs/commbert.yaml"
     threads: CONFIG.runtime.threads
+    resources:
+        **TRAINING_RESOURCES,
     params:
         settings=lambda wildcards: CONFIG.training_of(wildcards.run).as_json(),
         texts=lambda wildcards, input: (
@@ -111,6 +133,8 @@ rule average_run:
         "results/benchmarks/average.{run}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **MODEL_RESOURCES,
     params:
         share=lambda wildcards: CONFIG.model_of(wildcards.run).average_with_base,
         code=code_digest("commbert.stages.average"),
@@ -135,6 +159,8 @@ rule average_share:
         "results/benchmarks/average-share.{run}.{share}.tsv"
     conda:
         "../envs/commbert.yaml"
+    resources:
+        **MODEL_RESOURCES,
     params:
         code=code_digest("commbert.stages.average"),
     shell:
