@@ -12,6 +12,7 @@ from commbert.artifacts import write_json
 from commbert.cli.options import Base, In, Log, Out, Runtime, Settings, Usage, app, parsed, run_stage
 from commbert.errors import EXIT_STOPPED, SettingsError
 from commbert.monitoring import usable_threads
+from commbert.starter import end_with_starter
 
 
 @app.command()
@@ -59,6 +60,7 @@ def train(
     run = parsed(RuntimeSettings, runtime, "runtime")
     section = parsed(TrainingSettings, settings, "training")
     if not launch.is_launched():
+        end_with_starter()
         code = launch.become_training(
             sys.argv[1:],
             n_processes=launch.process_count(run.processes, run.device),

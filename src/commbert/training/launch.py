@@ -16,6 +16,7 @@ from pathlib import Path
 
 from commbert.errors import EXIT_PEER_LOST, EXIT_STOPPED, EXIT_USER_ERROR, SettingsError
 from commbert.monitoring import gpu_count
+from commbert.starter import STARTED_BY
 from commbert.training.stopping import SIGNALS, Stop, listening
 
 TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184"
@@ -69,6 +70,7 @@ def become_training(arguments: list[str], *, n_processes: int, threads: int, mos
         os.execve(command[0], command, env)
     if sys.platform == "linux":
         env.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    env.pop(STARTED_BY, None)  # the launcher watches it, and they follow the launcher
     with tempfile.TemporaryDirectory(prefix="commbert-") as folder, listening() as stop:
         env[RENDEZVOUS] = Path(folder, "rendezvous").as_uri()
         workers = _Workers(command, env, n_processes, Path(folder))
