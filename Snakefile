@@ -53,7 +53,6 @@ onstart:
             raise WorkflowError(str(error))
 
 
-
 wildcard_constraints:
     run=f"({'|'.join(map(re.escape, CONFIG.runs))})(@[0-9]+)?",
     source="[A-Za-z0-9._-]+",

@@ -46,9 +46,9 @@ def recorded(
     """
     record, began_unix_s = Record(), time.time()
     if usage is None:
-        with measured() as used:
+        with measured() as taken:
             yield record
-        record.wall_s = used.wall_s
+        record.wall_s = taken.wall_s
         return
     attempts = beside(usage, "attempts.json")
     earlier = _attempts(attempts) if resumes else []
