@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ _LIBRARIES = (
     "safetensors",
     "wordfreq",
 )
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HASHED_UP_TO_BYTES = 256 * 2**20
 
 
@@ -148,6 +150,28 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return run.stdout.strip() or None
+
+
+def cache_folder(root: str) -> str:
+    """Return the folder within a cache for what this Python and these versions of the libraries make; it is made.
+
+    Args:
+        root: The cache, relative to the working folder, or the result of this function, which is returned as it is.
+    """
+    required = importlib.metadata.requires(_PACKAGE) or []
+    names = sorted({name[0] for line in required if "extra ==" not in line and (name := _NAME.match(line))})
+    software = [platform.python_version(), platform.machine()]
+    for library in names:
+        try:
+            software.append(f"{library} {importlib.metadata.version(library)}")
+        except importlib.metadata.PackageNotFoundError:
+            software.append(f"{library} not installed")
+    path = Path(root).expanduser().absolute()
+    own = f"commbert-{digest(*software)}"
+    if path.name != own:
+        path /= own
+        path.mkdir(parents=True, exist_ok=True)
+    return str(path)
 
 
 def environment() -> dict[str, str | dict[str, str] | None]:

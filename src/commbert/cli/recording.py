@@ -14,6 +14,7 @@ from typing import Any
 from commbert.artifacts import read_json, write_json
 from commbert.errors import ArtifactError, CommbertError
 from commbert.monitoring import Monitor, Usage, measured, monitored
+from commbert.provenance import digest
 
 _log = logging.getLogger("commbert")
 
@@ -53,7 +54,7 @@ def recorded(
     attempts = beside(usage, "attempts.json")
     earlier = _attempts(attempts) if resumes else []
     samples = beside(usage, "samples.parquet")
-    begun = {"stage": stage, "began_unix_s": round(began_unix_s, 1)}
+    begun = {"stage": stage, "began_unix_s": round(began_unix_s, 1), "folder_digest": digest(str(Path.cwd()))}
     if resumes:
         _keep(attempts, [*earlier, begun])  # stays, as the trace of an attempt that is killed
     entry: dict[str, Any] = begun
