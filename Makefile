@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 export PATH := $(abspath $(BIN)):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fast benchmark benchmark-data data train evaluate report sweep smoke pretrain dry-run html schema lock unlock clean slurm
+.PHONY: help run test check fast benchmark benchmark-data data train evaluate report sweep smoke pretrain dry-run html schema lock clean slurm
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -56,8 +56,6 @@ dry-run: $(VENV)/.run    ## what would run, and why
 	$(SMK) --dry-run $(ARGS)
 html: $(VENV)/.run       ## Snakemake's own report of a finished run
 	$(SMK) --report reports/workflow.html
-unlock: $(VENV)/.run     ## after a kill -9 or a power cut, when no other snakemake runs here
-	$(SMK) --unlock
 benchmark: $(VENV)/.test ## a training step against its alternatives, into reports/ (an hour; ARGS="--size base")
 	$(SMK) data results/runs/final/start
 	$(BIN)/python tests/benchmarks/training.py $(ARGS)

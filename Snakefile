@@ -3,13 +3,17 @@
 import os
 import re
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from commbert.errors import SettingsError
+from commbert.errors import BusyError, SettingsError
+from commbert.runlock import hold_run_lock
 from commbert.settings.config import load
 from commbert.settings.files import check_file
+from commbert.starter import STARTED_BY, this_process
+from commbert.submission import agree_on_submission
 
 min_version("9.27")
 
@@ -29,13 +33,24 @@ try:
 except SettingsError as error:
     raise WorkflowError(str(error))
 
-# Jobs find the commands of this installation, and the settings that change no result, in their environment.
+# Jobs find the commands of this installation, and the settings that change no result, in their environment. They end
+# with this process: on a cluster, where every job reads this file, with the one of their own machine.
 os.environ.update(
     PATH=os.pathsep.join(
         [os.path.dirname(sys.executable), os.environ.get("PATH", os.defpath)]
     ),
     COMMBERT_RUNTIME=CONFIG.runtime.as_json(),
 )
+os.environ[STARTED_BY] = this_process()
+
+
+onstart:
+    # In place of Snakemake's own lock, which outlives a killed process (`nolock: true` in the profiles).
+    if workflow.is_main_process:
+        try:
+            hold_run_lock(Path(".snakemake"))
+        except BusyError as error:
+            raise WorkflowError(str(error))
 
 
 wildcard_constraints:
@@ -53,6 +68,12 @@ include: "workflow/rules/explore.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sweep.smk"
 include: "workflow/rules/finetune.smk"
+
+
+try:
+    agree_on_submission(CONFIG.as_json(), is_main=workflow.is_main_process)
+except SettingsError as error:
+    raise WorkflowError(str(error))
 
 
 # Nodes of a cluster often see no network: what downloads stays where Snakemake runs.

@@ -59,8 +59,15 @@ def write_config(folder: Path, config: dict[str, Any]) -> None:
 
 
 def snakemake(folder: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess[str]:
+    with start_snakemake(folder, *arguments, cores=cores) as process:
+        out, err = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def start_snakemake(folder: Path, *arguments: str, cores: int = 2) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "snakemake", "-s", str(REPO / "Snakefile"), "-d", str(folder)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, "--cores", str(cores), *arguments], capture_output=True, text=True, env=environment, check=False
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [*command, "--cores", str(cores), *arguments], stdout=pipe, stderr=pipe, text=True, env=environment
     )

@@ -24,6 +24,10 @@ class SettingsError(CommbertError):
     """A setting is unknown, mistyped, out of range or contradicts another one."""
 
 
+class BusyError(CommbertError):
+    """Another process works where this one would."""
+
+
 class SourceError(CommbertError):
     """A source of text or a base model is missing, changed, or holds nothing usable."""
 

@@ -5,6 +5,7 @@ import hashlib
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -25,6 +26,7 @@ _LIBRARIES = (
     "safetensors",
     "wordfreq",
 )
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HASHED_UP_TO_BYTES = 256 * 2**20
 
 
@@ -42,13 +44,13 @@ def digest_of_files(paths: Iterable[Path]) -> str:
     return digest(*(sha256_file(p) for p in paths))
 
 
-def code_digest(module: str) -> str:
-    """Return a digest of a module's code and of all code of this package that it imports, without importing it.
+def code_digest(*modules: str) -> str:
+    """Return a digest of modules' code and of all code of this package that they import, without importing it.
 
     Comments, docstrings and formatting do not count: a rule with this digest in its params runs again when its code
     changes, and does not when only its looks do.
     """
-    sources = _closure(module)
+    sources = _closure(modules)
     return digest(*(f"{name}\0{text}" for name, text in sorted(sources.items())))
 
 
@@ -79,9 +81,9 @@ def _is_text(node: ast.stmt) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _closure(module: str) -> dict[str, str]:
+def _closure(modules: Iterable[str]) -> dict[str, str]:
     seen: dict[str, str] = {}
-    todo = [module]
+    todo = [*modules]
     while todo:
         name = todo.pop()
         path = _module_file(name)
@@ -92,6 +94,12 @@ def _closure(module: str) -> dict[str, str]:
             parts = full.split(".")
             todo += [".".join(parts[: i + 1]) for i in range(len(parts))]
     return seen
+
+
+def stages_digest() -> str:
+    """Return a digest of the code of all stages."""
+    folder = Path(__file__).parent / "stages"
+    return code_digest(*(f"{_PACKAGE}.stages.{path.stem}" for path in sorted(folder.glob("*.py"))))
 
 
 def fingerprint_paths(paths: Iterable[Path], *, n_parts: int = 1) -> str:
@@ -142,6 +150,28 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return run.stdout.strip() or None
+
+
+def cache_folder(root: str) -> str:
+    """Return the folder within a cache for what this Python and these versions of the libraries make; it is made.
+
+    Args:
+        root: The cache, relative to the working folder, or the result of this function, which is returned as it is.
+    """
+    required = importlib.metadata.requires(_PACKAGE) or []
+    names = sorted({name[0] for line in required if "extra ==" not in line and (name := _NAME.match(line))})
+    software = [platform.python_version(), platform.machine()]
+    for library in names:
+        try:
+            software.append(f"{library} {importlib.metadata.version(library)}")
+        except importlib.metadata.PackageNotFoundError:
+            software.append(f"{library} not installed")
+    path = Path(root).expanduser().absolute()
+    own = f"commbert-{digest(*software)}"
+    if path.name != own:
+        path /= own
+        path.mkdir(parents=True, exist_ok=True)
+    return str(path)
 
 
 def environment() -> dict[str, str | dict[str, str] | None]:

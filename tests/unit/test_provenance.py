@@ -1,3 +1,4 @@
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 import commbert
 import tiny
 from commbert.corpus.fingerprints import fingerprint_shards
-from commbert.provenance import digest, digest_of_files, fingerprint_paths
+from commbert.provenance import cache_folder, digest, digest_of_files, fingerprint_paths
 from commbert.settings.corpus import PathSource
 
 PACKAGE = Path(commbert.__file__).parent
@@ -174,3 +175,14 @@ def test_a_touched_or_unselected_file_changes_the_fingerprint_of_no_shard(shards
 def test_a_source_that_is_gone_counts_as_missing_in_every_shard(shards, tmp_path):
     (tmp_path / "tree").rename(tmp_path / "elsewhere")
     assert shards() == ("missing",) * 4
+
+
+def test_the_folder_within_a_cache_is_that_of_the_libraries_versions(tmp_path, monkeypatch):
+    first = cache_folder(str(tmp_path))
+    assert Path(first).parent == tmp_path
+    assert Path(first).is_dir()
+    assert cache_folder(first) == first  # a job gets the result in its environment
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "wordfreq" else version(name))
+    assert Path(cache_folder(str(tmp_path))).parent == tmp_path
+    assert cache_folder(str(tmp_path)) != first

@@ -1,9 +1,11 @@
 """Energy, money and CO2: from what sensors counted, or nothing and a reason."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from commbert.provenance import digest
 from commbert.reporting.context import build_context
 from commbert.reporting.energy import cost_section, of_job, of_jobs, priced
 from commbert.reporting.reading import read_usage
@@ -123,6 +125,34 @@ def test_each_reason_is_told_once_with_its_number_of_stages():
     stages = [usage("a"), usage("b"), usage("c", energy=energy(None, 1.0, "no NVML"))]
     assert [(r["stages"], r["reason"]) for r in section(stages)["reasons"]][1] == (1, "GPU: no NVML")
     assert section(stages)["reasons"][0]["stages"] == 2
+
+
+def test_what_a_workflow_in_another_folder_made_is_said_to_come_from_the_cache(tmp_path):
+    (tmp_path / "cache").mkdir()
+
+    def write(name, folder, *, is_linked=True):
+        times = {"began_unix_s": 5.0, "wall_s": 2.0, "cpu_s": 3.0, "peak_rss_gib": 1.0}
+        record, kept = tmp_path / f"{name}.usage.json", tmp_path / "cache" / name
+        (kept if is_linked else record).write_text(json.dumps({"stage": "x", "folder_digest": folder, **times}))
+        if is_linked:
+            record.symlink_to(kept)
+
+    here = digest(str(Path.cwd()))
+    write("base", "elsewhere")
+    write("corpus", here)
+    write("words", "before the folder was moved", is_linked=False)
+    write("lex.a-0", here)
+    write("lex.a-1", "elsewhere")
+    write("ingest.a-0", "elsewhere")
+    write("ingest.a-1", "elsewhere")
+    found = read_usage(tmp_path, "final", [], {"a-0", "a-1"}, COST, sources=set())
+    assert {u["stage"] for u in found} == {
+        "base (from the cache)",
+        "corpus",
+        "words",
+        "lex, 2 jobs (1 from the cache)",
+        "ingest, 2 jobs (from the cache)",
+    }
 
 
 def test_usage_files_of_a_run_are_read_shards_together_and_strangers_left_out(tmp_path):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import psutil
 import pytest
 
 import tiny
-from commbert.tables import content_digest
 from workflow.slurm_cluster import ClusterError, SlurmCluster
 from workflow_case import REPO, snakemake, tiny_config, write_config, write_tree
 

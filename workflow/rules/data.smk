@@ -1,8 +1,9 @@
 # Sources to tables. Every shard of a source is read on its own (ingest, lex); what belongs to the whole corpus is
 # gathered (corpus, words, tokenizer); then the shards become windows and pairs, by numbers, without their text.
 # A rule's params hold its own section of the settings and a digest of its own code: nothing else reruns it.
+# What a stage took is an output here: it goes into Snakemake's cache with the rest, and comes back with it.
 from commbert.corpus.fingerprints import fingerprint_base, fingerprint_shard
-from commbert.provenance import code_digest, templates_digest
+from commbert.provenance import cache_folder, code_digest, templates_digest
 
 SOURCES = {source.name: source for source in CONFIG.corpus.sources}
 SHARDS = CONFIG.corpus.shards()
@@ -10,6 +11,18 @@ SHARDS = CONFIG.corpus.shards()
 # Tables that depend on settings which a run may change: "" for the shared ones, else a folder beside them.
 VARIANTS = CONFIG.variants
 SHARED = dict(variant="")
+
+# Snakemake's cache between runs, where the environment names a folder for it; else no trace of it.
+CACHE = CACHE_FETCHED = False
+if os.environ.get("SNAKEMAKE_OUTPUT_CACHE"):
+    os.environ["SNAKEMAKE_OUTPUT_CACHE"] = cache_folder(
+        os.environ["SNAKEMAKE_OUTPUT_CACHE"]
+    )
+    workflow.workflow_settings.cache = (
+        workflow.workflow_settings.cache or []
+    )  # as --cache does
+    CACHE = "omit-software"  # in the folder's name: the libraries' versions
+    CACHE_FETCHED = ["omit-software", "omit-storage-content"]  # pinned by its sha256
 
 
 wildcard_constraints:
@@ -20,11 +33,10 @@ wildcard_constraints:
 rule fetch:
     output:
         wheel="results/sources/{source}.whl",
+        usage="results/logs/fetch.{source}.usage.json",
     log:
         text="results/logs/fetch.{source}.log",
-        usage="results/logs/fetch.{source}.usage.json",
-    benchmark:
-        "results/benchmarks/fetch.{source}.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -33,17 +45,16 @@ rule fetch:
         source=lambda wildcards: SOURCES[wildcards.source].to_fetch().as_json(),
         code=code_digest("commbert.stages.fetch"),
     shell:
-        "commbert fetch --source {params.source:q} --out {output.wheel} --log {log.text} --usage {log.usage}"
+        "commbert fetch --source {params.source:q} --out {output.wheel} --log {log.text} --usage {output.usage}"
 
 
+# Never from the cache: its files are symbolic links there, and git takes no folder with a linked HEAD for a repository.
 rule fetch_git:
     output:
         folder=directory("results/sources/{source}.git"),
+        usage="results/logs/fetch.{source}.usage.json",
     log:
         text="results/logs/fetch.{source}.log",
-        usage="results/logs/fetch.{source}.usage.json",
-    benchmark:
-        "results/benchmarks/fetch.{source}.tsv"
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -54,7 +65,7 @@ rule fetch_git:
         code=code_digest("commbert.stages.fetch"),
     shell:
         "commbert fetch --source {params.source:q} --git {params.git:q} --out {output.folder} --log {log.text} "
-        "--usage {log.usage}"
+        "--usage {output.usage}"
 
 
 rule fetch_archive:
@@ -63,11 +74,10 @@ rule fetch_archive:
         file=lambda wildcards: storage.http(SOURCES[wildcards.source].url),
     output:
         archive="results/sources/{source}.archive",
+        usage="results/logs/fetch.{source}.usage.json",
     log:
         text="results/logs/fetch.{source}.log",
-        usage="results/logs/fetch.{source}.usage.json",
-    benchmark:
-        "results/benchmarks/fetch.{source}.tsv"
+    cache: CACHE_FETCHED
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -77,17 +87,16 @@ rule fetch_archive:
         code=code_digest("commbert.stages.fetch"),
     shell:
         "commbert fetch --source {params.source:q} --from {input.file:q} --out {output.archive} --log {log.text} "
-        "--usage {log.usage}"
+        "--usage {output.usage}"
 
 
 rule base:
     output:
         folder=directory("results/base"),
+        usage="results/logs/base.usage.json",
     log:
         text="results/logs/base.log",
-        usage="results/logs/base.usage.json",
-    benchmark:
-        "results/benchmarks/base.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -97,7 +106,7 @@ rule base:
         content=fingerprint_base(CONFIG.model.base),
         code=code_digest("commbert.stages.base"),
     shell:
-        "commbert base --source {params.source:q} --out {output.folder} --log {log.text} --usage {log.usage}"
+        "commbert base --source {params.source:q} --out {output.folder} --log {log.text} --usage {output.usage}"
 
 
 # A model that is drawn anew has no base, and a tokenizer that is learnt: who asks for the base gets nothing then.
@@ -113,11 +122,10 @@ rule ingest:
         files="results/shards/{shard}/files.parquet",
         lines="results/shards/{shard}/lines.parquet",
         summary="results/shards/{shard}/ingest.json",
+        usage="results/logs/ingest.{shard}.usage.json",
     log:
         text="results/logs/ingest.{shard}.log",
-        usage="results/logs/ingest.{shard}.usage.json",
-    benchmark:
-        "results/benchmarks/ingest.{shard}.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -133,7 +141,7 @@ rule ingest:
     shell:
         "commbert ingest --settings {params.settings:q} --shard {params.shard} {params.fetched:q} "
         "--files-out {output.files} --lines-out {output.lines} --summary-out {output.summary} "
-        "--threads {threads} --log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule corpus:
@@ -144,11 +152,10 @@ rule corpus:
         files="results/corpus/files.parquet",
         shards="results/corpus/shards.json",
         summary="results/corpus/ingest.json",
+        usage="results/logs/corpus.usage.json",
     log:
         text="results/logs/corpus.log",
-        usage="results/logs/corpus.usage.json",
-    benchmark:
-        "results/benchmarks/corpus.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -163,7 +170,7 @@ rule corpus:
     shell:
         "commbert corpus --settings {params.settings:q} {params.files:q} {params.summaries:q} "
         "--files-out {output.files} --shards-out {output.shards} --summary-out {output.summary} "
-        "--threads {threads} --log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule lex:
@@ -172,11 +179,10 @@ rule lex:
         lines=rules.ingest.output.lines,
     output:
         folder=directory("results/lex/{shard}"),
+        usage="results/logs/lex.{shard}.usage.json",
     log:
         text="results/logs/lex.{shard}.log",
-        usage="results/logs/lex.{shard}.usage.json",
-    benchmark:
-        "results/benchmarks/lex.{shard}.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -191,7 +197,7 @@ rule lex:
         code=code_digest("commbert.stages.lex"),
     shell:
         "commbert lex --settings {params.settings:q} {params.cut} --lines {input.lines} --out {output.folder} "
-        "--threads {threads} --log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule words:
@@ -203,11 +209,10 @@ rule words:
         words="results/corpus/words.parquet",
         english="results/corpus/english.json",
         summary="results/corpus/words.json",
+        usage="results/logs/words.usage.json",
     log:
         text="results/logs/words.log",
-        usage="results/logs/words.usage.json",
-    benchmark:
-        "results/benchmarks/words.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -219,7 +224,7 @@ rule words:
     shell:
         "commbert words --settings {params.settings:q} --files {input.files} --shards {input.shards} "
         "{params.lexed:q} --words-out {output.words} --english-out {output.english} "
-        "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {log.usage}"
+        "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule tokenizer:
@@ -234,11 +239,10 @@ rule tokenizer:
         folder=directory("results{variant}/tokenizer/tokenizer"),
         words="results{variant}/tokenizer/words.parquet",
         receipts="results{variant}/tokenizer/receipts.json",
+        usage="results{variant}/logs/tokenizer.usage.json",
     log:
         text="results{variant}/logs/tokenizer.log",
-        usage="results{variant}/logs/tokenizer.usage.json",
-    benchmark:
-        "results{variant}/benchmarks/tokenizer.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -252,7 +256,7 @@ rule tokenizer:
         "commbert tokenizer --settings {params.settings:q} {params.base} --files {input.files} "
         "--shards {input.shards} {params.lexed:q} --corpus-words {input.words} --english {input.english} "
         "--tokenizer-out {output.folder} --words-out {output.words} --receipts-out {output.receipts} "
-        "--threads {threads} --log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule windows:
@@ -267,11 +271,10 @@ rule windows:
         test="results{variant}/windows/test/{shard}.parquet",
         hashes="results{variant}/windows/hashes/{shard}.parquet",
         summary="results{variant}/windows/counts/{shard}.json",
+        usage="results{variant}/logs/windows.{shard}.usage.json",
     log:
         text="results{variant}/logs/windows.{shard}.log",
-        usage="results{variant}/logs/windows.{shard}.usage.json",
-    benchmark:
-        "results{variant}/benchmarks/windows.{shard}.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -283,7 +286,7 @@ rule windows:
         "commbert windows --settings {params.settings:q} --files {input.files} --shards {input.shards} "
         "--lexed {input.lexed} --tokenizer {input.tokenizer} --train-out {output.train} "
         "--validation-out {output.validation} --test-out {output.test} --hashes-out {output.hashes} "
-        "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {log.usage}"
+        "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule list_windows:
@@ -300,11 +303,10 @@ rule list_windows:
         validation="results{variant}/windows/validation.json",
         test="results{variant}/windows/test.json",
         summary="results{variant}/windows/summary.json",
+        usage="results{variant}/logs/list-windows.usage.json",
     log:
         text="results{variant}/logs/list-windows.log",
-        usage="results{variant}/logs/list-windows.usage.json",
-    benchmark:
-        "results{variant}/benchmarks/list-windows.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -341,7 +343,7 @@ rule list_windows:
     shell:
         "commbert list-windows {params.parts:q} --train-out {output.train} --validation-out {output.validation} "
         "--test-out {output.test} --summary-out {output.summary} "
-        "--threads {threads} --log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule draw:
@@ -352,11 +354,10 @@ rule draw:
         words=rules.words.output.words,
     output:
         folder=directory("results{variant}/draws/{shard}"),
+        usage="results{variant}/logs/draw.{shard}.usage.json",
     log:
         text="results{variant}/logs/draw.{shard}.log",
-        usage="results{variant}/logs/draw.{shard}.usage.json",
-    benchmark:
-        "results{variant}/benchmarks/draw.{shard}.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -367,7 +368,7 @@ rule draw:
     shell:
         "commbert draw --settings {params.settings:q} --files {input.files} --shards {input.shards} "
         "--lexed {input.lexed} --words {input.words} --out {output.folder} "
-        "--threads {threads} --log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule pairs:
@@ -382,11 +383,10 @@ rule pairs:
         known="results{variant}/pairs/known.parquet",
         heldout_lines="results{variant}/pairs/heldout_lines.parquet",
         summary="results{variant}/pairs/summary.json",
+        usage="results{variant}/logs/pairs.usage.json",
     log:
         text="results{variant}/logs/pairs.log",
-        usage="results{variant}/logs/pairs.usage.json",
-    benchmark:
-        "results{variant}/benchmarks/pairs.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -401,7 +401,7 @@ rule pairs:
         "commbert pairs --settings {params.settings:q} --files {input.files} {params.drawn:q} "
         "--words {input.words} --train-out {output.train} --validation-out {output.validation} "
         "--test-out {output.test} --known-out {output.known} --heldout-lines-out {output.heldout_lines} "
-        "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {log.usage}"
+        "--summary-out {output.summary} --threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule acronyms:
@@ -412,11 +412,10 @@ rule acronyms:
     output:
         acronyms="results/corpus/acronyms.parquet",
         summary="results/corpus/acronyms.json",
+        usage="results/logs/acronyms.usage.json",
     log:
         text="results/logs/acronyms.log",
-        usage="results/logs/acronyms.usage.json",
-    benchmark:
-        "results/benchmarks/acronyms.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -427,7 +426,7 @@ rule acronyms:
     shell:
         "commbert acronyms --files {input.files} --shards {input.shards} {params.lines:q} "
         "--acronyms-out {output.acronyms} --summary-out {output.summary} "
-        "--threads {threads} --log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule functions:
@@ -438,11 +437,10 @@ rule functions:
     output:
         functions="results/corpus/functions.parquet",
         summary="results/corpus/functions.json",
+        usage="results/logs/functions.usage.json",
     log:
         text="results/logs/functions.log",
-        usage="results/logs/functions.usage.json",
-    benchmark:
-        "results/benchmarks/functions.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -453,7 +451,7 @@ rule functions:
     shell:
         "commbert functions --files {input.files} --shards {input.shards} {params.lines:q} "
         "--out {output.functions} --summary-out {output.summary} "
-        "--threads {threads} --log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {output.usage}"
 
 
 rule texts:
@@ -466,11 +464,10 @@ rule texts:
         texts="results{variant}/texts/texts.parquet",
         pairs="results{variant}/texts/pairs.parquet",
         summary="results{variant}/texts/summary.json",
+        usage="results{variant}/logs/texts.usage.json",
     log:
         text="results{variant}/logs/texts.log",
-        usage="results{variant}/logs/texts.usage.json",
-    benchmark:
-        "results{variant}/benchmarks/texts.tsv"
+    cache: CACHE
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -482,4 +479,4 @@ rule texts:
         "commbert texts --settings {params.settings:q} --files {input.files} --functions {input.functions} "
         "--acronyms {input.acronyms} --tokenizer {input.tokenizer} --texts-out {output.texts} "
         "--pairs-out {output.pairs} --summary-out {output.summary} "
-        "--threads {threads} --log {log.text} --usage {log.usage}"
+        "--threads {threads} --log {log.text} --usage {output.usage}"

@@ -15,6 +15,7 @@ from commbert.errors import SettingsError
 from commbert.settings.base import Section
 from commbert.settings.checking import section_from_json
 from commbert.settings.runtime import RuntimeSettings
+from commbert.starter import end_with_starter
 from commbert.training.restarting import ATTEMPT
 
 log_messages = logging.getLogger("commbert")
@@ -79,6 +80,7 @@ def run_stage(
         resumes: The stage may stop (its result is None), and goes on when it is started again.
     """
     set_up_logging(log)
+    end_with_starter()
     if threads is not None:
         limit_threads(threads)
     settings = parsed(RuntimeSettings, runtime or os.environ.get(RUNTIME) or "{}", "runtime")

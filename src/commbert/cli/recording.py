@@ -13,7 +13,8 @@ from typing import Any
 
 from commbert.artifacts import read_json, write_json
 from commbert.errors import ArtifactError, CommbertError
-from commbert.monitoring import measured, monitored
+from commbert.monitoring import Monitor, Usage, measured, monitored
+from commbert.provenance import digest
 
 _log = logging.getLogger("commbert")
 
@@ -46,16 +47,19 @@ def recorded(
     """
     record, began_unix_s = Record(), time.time()
     if usage is None:
-        with measured() as used:
+        with measured() as taken:
             yield record
-        record.wall_s = used.wall_s
+        record.wall_s = taken.wall_s
         return
     attempts = beside(usage, "attempts.json")
     earlier = _attempts(attempts) if resumes else []
     samples = beside(usage, "samples.parquet")
-    begun = {"stage": stage, "began_unix_s": round(began_unix_s, 1)}
+    begun = {"stage": stage, "began_unix_s": round(began_unix_s, 1), "folder_digest": digest(str(Path.cwd()))}
     if resumes:
         _keep(attempts, [*earlier, begun])  # stays, as the trace of an attempt that is killed
+    entry: dict[str, Any] = begun
+    seen: Monitor | None = None
+    used: Usage | None = None
     with ended_by_sigterm():
         try:
             with (
@@ -64,8 +68,9 @@ def recorded(
             ):
                 yield record
         finally:
-            record.wall_s = used.wall_s
-            entry = {**begun, **used.as_dict(), **seen.as_dict()}
+            if used is not None and seen is not None:  # else it was told to end before it had begun
+                record.wall_s = used.wall_s
+                entry = {**begun, **used.as_dict(), **seen.as_dict()}
             if resumes and not record.is_done:
                 _keep(attempts, [*earlier, entry])
         if record.is_done:

@@ -13,6 +13,7 @@ from commbert.cli.options import Base, In, Log, Out, Runtime, Settings, Usage, a
 from commbert.errors import EXIT_STOPPED, SettingsError
 from commbert.monitoring import usable_threads
 from commbert.settings.runtime import RuntimeSettings
+from commbert.starter import end_with_starter
 
 
 @app.command()
@@ -59,6 +60,7 @@ def train(
     run = parsed(RuntimeSettings, runtime, "runtime")
     section = parsed(TrainingSettings, settings, "training")
     if not launch.is_launched():
+        end_with_starter()
         raise typer.Exit(_launch(run, section, threads=threads, checkpoints=checkpoints))
     launch.follow_launcher()
     nodes.speak_for_rank()

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from commbert.artifacts import read_json
 from commbert.errors import ArtifactError
+from commbert.provenance import digest
 from commbert.reporting.energy import of_job, of_jobs
 from commbert.settings.report import CostSettings
 
@@ -70,7 +71,7 @@ def read_usage(
     """
     found: list[dict[str, Any]] = []
     for where, mark in ((folder, ""), (own_folder, " (own tables)")):
-        of_shards: dict[str, list[dict[str, Any]]] = {}
+        of_shards: dict[str, list[Path]] = {}
         for path in sorted(where.glob("*.usage.json")) if where else ():
             stage, _, subject = path.name.removesuffix(".usage.json").partition(".")
             subject, _, node = subject.partition(".node")
@@ -78,9 +79,10 @@ def read_usage(
                 continue  # read with the record of the first machine
             made_it = subject == run or (subject in starts and stage in _OF_MODEL)
             if stage in _OF_SHARDS and subject in shards:
-                of_shards.setdefault(stage, []).append(read_json(path))
+                of_shards.setdefault(stage, []).append(path)
             elif (stage == "fetch" and subject in sources) or (not subject and stage in _WHOLE):
-                found.append(_record(f"{stage} {subject}".strip() + mark, "run", [read_json(path)], cost))
+                name = f"{stage} {subject}".strip() + _cached([path]) + mark
+                found.append(_record(name, "run", [read_json(path)], cost))
             elif stage not in ("report", "release", "compare", "fetch") and (
                 made_it or subject in {run, "base", *others}
             ):
@@ -88,9 +90,16 @@ def read_usage(
                 nodes = sorted(path.parent.glob(f"{stage}.{subject}.node*.usage.json"))
                 found.append(_record(f"{stage} {subject}", serves, [read_json(path)], cost, nodes=nodes))
         for stage, jobs in of_shards.items():
-            name = stage if len(jobs) == 1 else f"{stage}, {len(jobs)} jobs"
-            found.append(_record(name + mark, "run", jobs, cost))
+            name = (stage if len(jobs) == 1 else f"{stage}, {len(jobs)} jobs") + _cached(jobs)
+            found.append(_record(name + mark, "run", [read_json(path) for path in jobs], cost))
     return sorted(found, key=lambda u: u["began_unix_s"])
+
+
+def _cached(records: Sequence[Path]) -> str:
+    """Return the words for records, and so tables, that a workflow in another folder made: they came from the cache."""
+    here = digest(str(Path.cwd()))
+    n = sum(path.is_symlink() and read_json(path).get("folder_digest") != here for path in records)
+    return "" if not n else " (from the cache)" if n == len(records) else f" ({n} from the cache)"
 
 
 def _record(

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from commbert.errors import EXIT_PEER_LOST, EXIT_STOPPED, SettingsError
 from commbert.monitoring import gpu_count
+from commbert.starter import STARTED_BY
 from commbert.training.restarting import ATTEMPT, Verdict, failure, until_done
 from commbert.training.stopping import SIGNALS, Stop, listening
 
@@ -23,8 +24,6 @@ TUNABLES = "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=1
 """Keeps glibc from giving pages back between steps: less time and less memory (measured)."""
 LAUNCHED = "COMMBERT_LAUNCHED"
 """The process that started this one."""
-STARTED_BY = "COMMBERT_STARTED_BY"
-"""The Snakemake process that a stage ends with; it says nothing on another machine."""
 RENDEZVOUS = "COMMBERT_RENDEZVOUS"
 """Where the processes of one machine find each other: a file, so that nobody else can join."""
 _GRACE_S = 20.0
@@ -71,6 +70,7 @@ def become_training(
         os.execve(command[0], command, env)
     if sys.platform == "linux":
         env.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    env.pop(STARTED_BY, None)  # the launcher watches it, and they follow the launcher
     with listening() as stop:
 
         def start(attempt: int) -> Verdict:

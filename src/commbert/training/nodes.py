@@ -34,7 +34,8 @@ from commbert.errors import (
     SettingsError,
     TrainingError,
 )
-from commbert.training.launch import STARTED_BY, environment_of_ranks
+from commbert.starter import STARTED_BY
+from commbert.training.launch import environment_of_ranks
 from commbert.training.restarting import ATTEMPT, Verdict, failure, until_done
 from commbert.training.stopping import SIGNALS, Stop, listening
 
