@@ -105,9 +105,13 @@ def _place(arguments: argparse.Namespace, folder: Path) -> Iterator[Place]:
 
 
 def _show(result: Result) -> None:
-    plan = result.plan
-    shown = f"trial {plan.number}: {result.kill} codes {result.codes} in {result.took_s} s"
-    print(f"{shown} {'good' if result.is_good else f'NOT GOOD: {as_json([result])[0]}'}", flush=True)
+    shown = f"trial {result.plan.number}: {result.kill} codes {result.codes} in {result.took_s} s"
+    if result.is_good:
+        print(f"{shown} good", flush=True)
+        return
+    left = [*result.damaged, *result.left_processes, *result.left_jobs]
+    said = result.said[-1][-500:] if result.said else ""
+    print(f"{shown} NOT GOOD: equal {result.equal}, left {left}; its end: {said}", flush=True)
 
 
 def _write(results: list[Result], arguments: argparse.Namespace, wall_s: float) -> None:
@@ -127,8 +131,8 @@ def _write(results: list[Result], arguments: argparse.Namespace, wall_s: float) 
     text = (
         f"# kill -9 during a training that Snakemake runs\n\n{arguments.trials} trials (seed {arguments.seed}) of "
         f"{N_STEPS} steps by {where}, CPU, torch {torch.__version__}; {wall_s:.0f} s. Each is compared by SHA-256 with "
-        "a run that was never killed: final and best weights, metrics and training.json without times. What did not end "
-        "well was asked for once more, by the same command.\n\n"
+        "a run that was never killed: final and best weights, metrics and training.json without times. What did not "
+        "end well was asked for once more, by the same command.\n\n"
     )
     write_text(arguments.out / f"{name}.md", text + as_markdown(table))
     print(text + as_markdown(table))

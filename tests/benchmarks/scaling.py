@@ -3,8 +3,8 @@
     python tests/benchmarks/scaling.py [--lines 1000000] [--processes 1,2,4] [--shards 2] [--rounds 3] [--work DIR]
 
 One process has ``--lines`` lines in ``--shards`` shards; N processes have N times both, run ``snakemake --cores N
-data`` and are pinned to N cores. The base model's folder is made before and not timed. The sizes take turns. Of each run there
-is the whole wall time, the same less the time in which no job ran (Snakemake's own: reading the rules, planning,
+data`` and are pinned to N cores. The folder of the base model is made before, not timed. The sizes take turns. Of a run
+there is the whole wall time, the same less the time in which no job ran (Snakemake's own: reading the rules, planning,
 starting jobs, checking outputs), and of every job its wall and CPU seconds, start-up and imports included. A job ran
 from the end that its benchmark file has, backwards for as long as that file says.
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,56 @@ def _compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+FOUR = [f"tree-0000{i}-of-00004" for i in range(4)]
+LINES = [f"results/shards/{shard}/lines.parquet" for shard in FOUR]
+LEXED = [f"results/lex/{shard}" for shard in FOUR]
+VICTIMS = (f"ingest {FOUR[2]}", f"lex {FOUR[2]}", f"draw {FOUR[1]}", "pairs", "")
+"""What is killed in one start of the workflow after the other; nothing in the last."""
+KILLER = """
+import os, re, signal, sys
+here = os.path.dirname(__file__)
+if len(sys.orig_argv) > 2 and sys.orig_argv[1].endswith("/commbert"):
+    found = re.findall(r"-out \\S*(tree-\\d+-of-\\d+)", " ".join(sys.orig_argv))
+    job = " ".join([sys.orig_argv[2], *set(found)])
+    with open(f"{here}/jobs", "a") as file:
+        file.write(job + "\\n")
+    with open(f"{here}/victim") as file:
+        if file.read() == job:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""Runs first in every Python process: each stage writes down its name and shard, and one of them dies."""
+
+
+@dataclass(frozen=True)
+class Killed:
+    """A working folder of four shards in which stages were killed until everything was made."""
+
+    folder: Path
+    starts: list[tuple[int, list[str]]]
+    """Exit code and jobs of each start of the same command."""
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
-    """Return the folder in which the workflow trained from so many shards."""
-    folders: dict[int, Path] = {}
+def killed(tmp_path_factory: pytest.TempPathFactory, _compiled_once: None) -> Killed:
+    folder, kills = make_folder(tmp_path_factory.mktemp("shards4"), 4), tmp_path_factory.mktemp("kills")
+    (kills / "sitecustomize.py").write_text(KILLER)
+    starts = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(kills), prepend=":")
+        for victim in VICTIMS:
+            (kills / "victim").write_text(victim)
+            (kills / "jobs").write_text("")
+            done = snakemake(folder, "data", TRAINED, "--keep-going", cores=4)
+            assert "Traceback" not in done.stderr
+            starts.append((done.returncode, (kills / "jobs").read_text().splitlines()))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Killed(folder, starts)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, killed: Killed) -> Callable[[int], Path]:
+    """Return the folder in which the workflow trained from so many shards; where there are four, stages were killed."""
+    folders = {4: killed.folder}
 
     def make(n_shards: int) -> Path:
         if n_shards not in folders:
@@ -111,87 +158,41 @@ def test_a_training_does_not_see_how_many_shards_its_data_came_in(made: Callable
         assert len({hashlib.sha256(path.read_bytes()).hexdigest() for path in weights}) == 1, name
 
 
-class Kills:
-    """A folder whose Python processes write down which job they are, and one of them dies by SIGKILL."""
-
-    SOURCE = """
-import os, re, signal, sys
-here = os.path.dirname(__file__)
-if len(sys.orig_argv) > 2 and sys.orig_argv[1].endswith("/commbert"):
-    command = " ".join(sys.orig_argv)
-    found = re.findall(r"-out \\S*(tree-\\d+-of-\\d+)|--out \\S*(tree-\\d+-of-\\d+)", command)
-    job = " ".join([sys.orig_argv[2], *{a or b for a, b in found}])
-    with open(f"{here}/jobs", "a") as file:
-        file.write(job + "\\n")
-    with open(f"{here}/victim") as file:
-        if file.read() == job:
-            os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._folder = folder
-        folder.mkdir()
-        (folder / "sitecustomize.py").write_text(self.SOURCE)
-        monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
-
-    def run(self, folder: Path, victim: str) -> tuple[int, list[str]]:
-        """Return the exit code of the workflow, and its jobs; ``victim`` names the one that is killed, if any."""
-        (self._folder / "victim").write_text(victim)
-        (self._folder / "jobs").write_text("")
-        done = snakemake(folder, "data", "--keep-going", cores=4)
-        assert "Traceback" not in done.stderr
-        return done.returncode, sorted((self._folder / "jobs").read_text().splitlines())
+def of_shards(*stages: str, but: str = "") -> set[str]:
+    """Return the jobs of stages that have one for each of the four shards."""
+    return {f"{stage} {shard}" for stage in stages for shard in FOUR if shard != but}
 
 
-FOUR = [f"tree-0000{i}-of-00004" for i in range(4)]
-LINES = [f"shards/{shard}/lines.parquet" for shard in FOUR]
-LEXED = [f"lex/{shard}" for shard in FOUR]
-
-
-def jobs_of(*stages: str, but: str = "", shards: list[str] = FOUR) -> list[str]:
-    """Return the jobs of stages that have one for each shard."""
-    return [f"{stage} {shard}" for stage in stages for shard in shards if shard != but]
-
-
-def test_a_shard_that_failed_is_made_again_alone_and_the_others_go_on(
-    made: Callable[[int], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Callable[..., set[str]]
+def test_a_shard_that_was_killed_is_made_again_alone_and_the_others_go_on_without_it(
+    killed: Killed, plan: Callable[..., set[str]]
 ) -> None:
-    expected = made(4)
-    folder = make_folder(tmp_path / "killed", 4)
-    kills = Kills(tmp_path / "kills", monkeypatch)
     one, two = FOUR[1:3]
-    # The same command each time: it makes what is missing, until the shard that is killed next.
-    assert kills.run(folder, f"ingest {two}") == (
-        1,
-        sorted(["base", *jobs_of("ingest"), *jobs_of("lex", but=two)]),
-    )
-    assert kills.run(folder, f"lex {two}") == (1, sorted([f"ingest {two}", "corpus", f"lex {two}"]))
-    assert kills.run(folder, f"draw {one}") == (
-        1,
-        sorted([f"lex {two}", "words", "tokenizer", *jobs_of("windows", "draw"), "list-windows"]),
-    )
-    assert kills.run(folder, "pairs") == (1, sorted([f"draw {one}", "pairs"]))
-    assert kills.run(folder, "") == (0, ["pairs"])
-    assert plan(folder, targets=("data",)) == set()
-    shared = [name for name in data_case.GATHERED if (folder / "results" / name).exists()]
-    assert len(shared) > 15
-    for name in shared:
-        assert (folder / "results" / name).read_bytes() == (expected / "results" / name).read_bytes(), name
+    data = {"corpus", "functions", "acronyms"}
+    expected = [
+        {"base", *of_shards("ingest"), *of_shards("lex", but=two)},
+        {f"ingest {two}", f"lex {two}", *data},
+        {f"lex {two}", "words", "tokenizer", *of_shards("windows", "draw"), "list-windows", "texts", "model"},
+        {f"draw {one}", "pairs"},
+        {"pairs", "train"},
+    ]
+    assert [code for code, _ in killed.starts] == [1, 1, 1, 1, 0]
+    assert [set(jobs) for _, jobs in killed.starts] == expected
+    assert all(len(jobs) == len(set(jobs)) for _, jobs in killed.starts)
+    assert plan(killed.folder, targets=("data", TRAINED)) == set()
 
 
 def test_a_damaged_table_of_one_shard_fails_it_alone_and_once_repaired_nothing_else_runs(
     tmp_path: Path, plan_jobs: Callable[..., set[tuple[str, str]]]
 ) -> None:
     folder = make_folder(tmp_path / "damaged", 4)
-    tables_, lexed = ([f"results/{part}" for part in parts] for parts in (LINES, LEXED))
-    assert snakemake(folder, *tables_, cores=4).returncode == 0
-    damaged = folder / tables_[3]
+    assert snakemake(folder, *LINES, cores=4).returncode == 0
+    damaged = folder / LINES[3]
     data = damaged.read_bytes()
     damaged.write_bytes(data[: len(data) // 2])
-    done = snakemake(folder, *lexed, "--keep-going", cores=4)
+    done = snakemake(folder, *LEXED, "--keep-going", cores=4)
     assert done.returncode == 1
-    assert tables_[3] in done.stderr
+    assert LINES[3] in done.stderr
     assert "Traceback" not in done.stderr
-    assert [(folder / name).is_dir() for name in lexed] == [True, True, True, False]
+    assert [(folder / name).is_dir() for name in LEXED] == [True, True, True, False]
     damaged.write_bytes(data)
-    assert plan_jobs(folder, targets=tuple(lexed)) == {("lex", FOUR[3])}
+    assert plan_jobs(folder, targets=tuple(LEXED)) == {("lex", FOUR[3])}
