@@ -30,7 +30,6 @@ from faults.kill_trials import as_markdown
 from faults.workflow_trials import (
     CLUSTER,
     LOCAL,
-    N_STEPS,
     Place,
     Result,
     as_json,
@@ -75,6 +74,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=200, help="of the training; it starts for a few seconds as well")
     parser.add_argument("--local", action="store_true", help="two processes on this machine, without Slurm")
     parser.add_argument(
         "--victims", nargs="+", choices=[*dict.fromkeys((*CLUSTER, *LOCAL))], help="only these, by turns"
@@ -93,12 +93,12 @@ def _place(arguments: argparse.Namespace, folder: Path) -> Iterator[Place]:
         del environment["PYTHONDONTWRITEBYTECODE"]
         environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     if arguments.local:
-        made = make_data(folder / "made", {"processes": 2})
+        made = make_data(folder / "made", {"processes": 2}, n_steps=arguments.steps)
         yield Place(made, ("--cores", "2"), environment)
         return
     from workflow.slurm_cluster import SlurmCluster
 
-    made = make_data(folder / "made", {"processes": 1, "nodes": NODES})
+    made = make_data(folder / "made", {"processes": 1, "nodes": NODES}, n_steps=arguments.steps)
     with SlurmCluster(folder / "cluster") as cluster:
         found = {**environment, "PATH": cluster.environment["PATH"]}
         yield Place(made, SLURM, found, has_cluster=True, call=cluster.call)
@@ -119,6 +119,7 @@ def _write(results: list[Result], arguments: argparse.Namespace, wall_s: float) 
     about: dict[str, Any] = {
         "trials": arguments.trials,
         "seed": arguments.seed,
+        "steps": arguments.steps,
         "local": arguments.local,
         "wall_s": round(wall_s, 1),
         "commit": commit(),
@@ -130,9 +131,9 @@ def _write(results: list[Result], arguments: argparse.Namespace, wall_s: float) 
     write_json(arguments.out / f"{name}.json", {"about": about, "table": table, "results": as_json(results)})
     text = (
         f"# kill -9 during a training that Snakemake runs\n\n{arguments.trials} trials (seed {arguments.seed}) of "
-        f"{N_STEPS} steps by {where}, CPU, torch {torch.__version__}; {wall_s:.0f} s. Each is compared by SHA-256 with "
-        "a run that was never killed: final and best weights, metrics and training.json without times. What did not "
-        "end well was asked for once more, by the same command.\n\n"
+        f"{arguments.steps} steps by {where}, CPU, torch {torch.__version__}; {wall_s:.0f} s. Each is compared by "
+        "SHA-256 with a run that was never killed: final and best weights, metrics and training.json without times. "
+        "What did not end well was asked for once more, by the same command.\n\n"
     )
     write_text(arguments.out / f"{name}.md", text + as_markdown(table))
     print(text + as_markdown(table))
