@@ -21,7 +21,7 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,24 +99,65 @@ def build(work: Path, size: str) -> Path:
     """Return the folder of the corpus, made if it is not there; its manifest lies beside it, with suffix .json."""
     if size not in SIZES:
         sys.exit(f"--sizes: expected some of {', '.join(SIZES)}, found {size!r}.")
-    folder, manifest = work / "corpora" / size, work / "corpora" / f"{size}.json"
-    key = _key(size)
+    wheels = [{"package": w.package, "version": w.version, "sha256": w.sha256, "license": w.license} for w in WHEELS]
+    return build_lines(
+        work / "corpora" / size, SIZES[size], lambda: _base_text(work), key=_key(size), about={"wheels": wheels}
+    )
+
+
+def build_lines(
+    folder: Path, n_lines: int, base: Callable[[], Mapping[str, str]], *, key: str, about: Mapping[str, Any]
+) -> Path:
+    """Return a folder of so many lines, cut from a base text and renamed copies of it, made if it is not there.
+
+    Args:
+        base: Gives the usable text by name, in the order that subsets are cut in.
+        key: Decides, with what the manifest beside the folder says, whether the corpus is there.
+        about: What the manifest says of the text.
+    """
+    manifest = folder.with_suffix(".json")
     if manifest.is_file() and read_json(manifest)["key"] == key:
         return folder
     manifest.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    base = _base_text(work)
     digest, count = hashlib.sha256(), _Count()
-    for name, text in _chosen(base, SIZES[size]):
+    for name, text in _chosen(base(), n_lines):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         data = text.encode()
         path.write_bytes(data)
         digest.update(f"{name}\0{len(data)}\0".encode() + data)
         count.add(name, text)
-    wheels = [{"package": w.package, "version": w.version, "sha256": w.sha256, "license": w.license} for w in WHEELS]
-    write_json(manifest, {"key": key, "sha256": digest.hexdigest(), **count.as_dict(), "wheels": wheels})
+    write_json(manifest, {"key": key, "sha256": digest.hexdigest(), **count.as_dict(), **about})
     return folder
+
+
+def build_scaled(work: Path, n_lines: int, own: Path | None) -> Path:
+    """Return a corpus of any number of lines: of the pinned wheels, or of the Python and C files below a folder."""
+    if own is None:
+        name, about = "wheels", {"text": "pinned wheels"}
+    else:
+        name, about = "own", {"text": "files of this machine"}
+    key = f"{VERSION} {n_lines} {RARE_FILES} {own.resolve() if own else WHEELS}"
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    folder = work / "corpora" / f"{name}-{n_lines}"
+    return build_lines(folder, n_lines, lambda: _own_text(own) if own else _base_text(work), key=digest, about=about)
+
+
+def _own_text(folder: Path) -> dict[str, str]:
+    """Return the usable text below a folder, once each, in the order of hashes."""
+    texts: dict[str, str] = {}
+    seen: set[bytes] = set()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in (".py", ".c", ".h", ".cpp", ".hpp", ".cc") or not path.is_file():
+            continue
+        data = path.read_bytes()
+        key = hashlib.sha256(data).digest()
+        text = _clean(data) if len(data) <= MAX_FILE_BYTES else None
+        if text is not None and key not in seen:
+            seen.add(key)
+            texts[path.relative_to(folder).as_posix()] = text
+    return _in_order(texts)
 
 
 def _key(size: str) -> str:
@@ -175,6 +216,11 @@ def _base_text(work: Path) -> dict[str, str]:
             if text is not None and key not in seen:
                 seen.add(key)
                 texts[f"{wheel.package}/{name}"] = text
+    return _in_order(texts)
+
+
+def _in_order(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the texts in the order of hashes of their names, so that each subset has the same mix."""
     return dict(sorted(texts.items(), key=lambda item: hashlib.sha256(item[0].encode()).digest()))
 
 

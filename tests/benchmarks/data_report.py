@@ -17,17 +17,17 @@ def markdown(report: dict[str, Any]) -> str:
     parts = ["# Data benchmark", EXPLAINED]
     for name, writer in writers.items():
         if name in report:
-            parts += [f"## {name.capitalize()}", _setting(report[name]), writer(report[name])]
+            parts += [f"## {name.capitalize()}", setting(report[name]), writer(report[name])]
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
 
 
-def _table(head: str, rows: list[list[str]]) -> str:
+def table(head: str, rows: list[list[str]]) -> str:
     columns = head.split("|")
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(cell.strip() for cell in line) + " |" for line in lines)
 
 
-def _setting(part: dict[str, Any]) -> str:
+def setting(part: dict[str, Any]) -> str:
     a, corpus = part["about"], part.get("corpus")
     libraries = ", ".join(f"{p} {a['versions'].get(p)}" for p in ("tokenizers", "transformers", "numpy", "pyarrow"))
     text = f"{a['machine']['cpu']}, cores {a['cores']}; {libraries}; commit {a['commit']}; {a['date']}."
@@ -63,8 +63,8 @@ def _ratios(part: dict[str, Any]) -> str:
     )
     names = ("cpu_s", "wall_s", "process_cpu_s", "process_wall_s")
     ratios = [[name, *(f"{r[n]:.1f}" for n in names)] for name, r in part["ratios"].items()]
-    against = _table("times commbert's | CPU s | wall s | CPU s, whole | wall s, whole", ratios)
-    return "\n\n".join([_table(head, rows), against, _disturbed(part["turns"], "variant")])
+    against = table("times commbert's | CPU s | wall s | CPU s, whole | wall s, whole", ratios)
+    return "\n\n".join([table(head, rows), against, _disturbed(part["turns"], "variant")])
 
 
 def _disturbed(turns: list[dict[str, Any]], name: str) -> str:
@@ -83,7 +83,7 @@ def _stage_cells(f: dict[str, Any]) -> list[str]:
 
 
 def _stages(part: dict[str, Any]) -> str:
-    return _table(f"stage | {_STAGE_HEAD}", [[s, *_stage_cells(f)] for s, f in part["stages"].items()])
+    return table(f"stage | {_STAGE_HEAD}", [[s, *_stage_cells(f)] for s, f in part["stages"].items()])
 
 
 def _scale(part: dict[str, Any]) -> str:
@@ -99,8 +99,8 @@ def _scale(part: dict[str, Any]) -> str:
         [name, *(f"{100 * f['bytes_per_corpus_byte'].get(name, 0):.2f}" for f in sizes.values())] for name in names
     ]
     sums = [f"{100 * sum(f['bytes_per_corpus_byte'].values()):.1f}" for f in sizes.values()]
-    on_disk = _table("bytes as % of the corpus text | " + " | ".join(sizes), [*tables, ["all", *sums]])
-    return "\n\n".join([corpora, _table(f"corpus | shards | stage | jobs | {_STAGE_HEAD}", rows), on_disk])
+    on_disk = table("bytes as % of the corpus text | " + " | ".join(sizes), [*tables, ["all", *sums]])
+    return "\n\n".join([corpora, table(f"corpus | shards | stage | jobs | {_STAGE_HEAD}", rows), on_disk])
 
 
 def _shards(part: dict[str, Any]) -> str:
@@ -120,7 +120,7 @@ def _shards(part: dict[str, Any]) -> str:
         "shards | cores | wall s | CPU s | wall s with nothing to do | times as fast as 1 shard, 1 core "
         "| times as fast as 1 core"
     )
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _reader(part: dict[str, Any]) -> str:
