@@ -5,8 +5,7 @@ from commbert.settings.runs import name_and_seed
 # 2 to 4.5 GiB for a model of 22 million weights on a CPU; weights, gradients and AdamW's state of 110 million are 1.8 GiB,
 # and what is kept for backward grows with the batch. On several nodes each has this much; `commbert train` on the first
 # one starts the others.
-NODES = 1
-GPUS = 0
+NODES, GPUS = CONFIG.runtime.nodes, CONFIG.runtime.gpus
 TRAINING_RESOURCES = dict(
     mem_mb=lambda wildcards, input, attempt: int(
         (12000 + 20 * input.size_mb) * attempt
@@ -14,7 +13,11 @@ TRAINING_RESOURCES = dict(
     runtime=1440,
     nodes=NODES,
     **(
-        dict(mpi="srun", tasks=NODES, slurm_extra=f"--gpus-per-node={GPUS} {WARNING}")
+        dict(
+            mpi="srun",
+            tasks=NODES,
+            slurm_extra=f"--gpus-per-node={GPUS} {WARNING}" if GPUS else WARNING,
+        )
         if NODES > 1
         else dict(gpu=GPUS, slurm_extra=WARNING)
     ),

@@ -17,8 +17,7 @@ class RuntimeSettings(Section):
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """Machines that a training asks the cluster for; ``processes`` is for each. More than one need a Slurm job."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
-    """GPUs of each machine that a training, an evaluation or an encoding asks the cluster for; local runs use what is
-    there."""
+    """GPUs of each machine that a training asks the cluster for; local runs use what is there."""
     restarts: Annotated[int, Field(ge=0, le=100)] = 3
     """How often the processes of a training are started again, from the last checkpoint, when one of several dies."""
     lock_wait_s: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
