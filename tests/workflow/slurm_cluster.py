@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -244,7 +245,7 @@ class _Keeper:
         munge = [f"--key-file={self._folder}/munge.key", f"--socket={run}/munge.socket", f"--pid-file={run}/munged.pid"]
         munge += [f"--log-file={self._folder}/log/munged.log", f"--seed-file={run}/munge.seed"]
         self._start("munged", ["munged", "--foreground", "--force", *munge])
-        self._wait("munged", lambda: (run / "munge.socket").exists())
+        self._wait("munged", (run / "munge.socket").exists)
         self._start("slurmctld", ["slurmctld", "-D", "-c"])
         for node in NODES:
             self._start(node, ["slurmd", "-D", "-N", node])
@@ -268,9 +269,9 @@ class _Keeper:
             if child.pid not in own and child.status() == psutil.STATUS_ZOMBIE:
                 os.waitpid(child.pid, os.WNOHANG)
 
-    def _wait(self, what: str, is_there: object) -> None:
+    def _wait(self, what: str, is_there: Callable[[], bool]) -> None:
         until = time.monotonic() + _START_S
-        while not is_there():  # type: ignore[operator]
+        while not is_there():
             dead = [name for name, daemon in self._daemons.items() if daemon.poll() is not None]
             if dead or self._stopping or time.monotonic() > until:
                 log = self._folder / "log" / f"{(dead or ['slurmctld'])[0]}.out"
