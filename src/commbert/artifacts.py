@@ -9,6 +9,8 @@ import json
 import os
 import re
 import shutil
+import socket
+import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,11 @@ from commbert.errors import ArtifactError
 MANIFEST = "manifest.json"
 _LEFTOVER = re.compile(r"\.(.+)\.(tmp|old)-\d+")
 """Names of what is being written or set aside, with the process that does it."""
+
+
+def _own_number() -> str:
+    """Return a number of this process: on a shared file system one of another machine may have its process id."""
+    return f"{zlib.crc32(socket.gethostname().encode())}{os.getpid():07d}"
 
 
 def sha256_file(path: Path) -> str:
@@ -35,7 +42,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         ArtifactError: If the disk is full; the message names the path and the free space.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    tmp = path.with_name(f".{path.name}.tmp-{_own_number()}")
     try:
         with disk_full_named(path):
             yield tmp
@@ -57,8 +64,8 @@ def atomic_folder(path: Path, *, about: dict[str, Any] | None = None) -> Iterato
         ArtifactError: If the disk is full; the message names the path and the free space.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    old = path.with_name(f".{path.name}.old-{os.getpid()}")
+    tmp = path.with_name(f".{path.name}.tmp-{_own_number()}")
+    old = path.with_name(f".{path.name}.old-{_own_number()}")
     shutil.rmtree(tmp, ignore_errors=True)
     try:
         with disk_full_named(path):

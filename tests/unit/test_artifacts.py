@@ -6,6 +6,7 @@ import textwrap
 
 import pytest
 
+from commbert import artifacts
 from commbert.artifacts import (
     MANIFEST,
     atomic_file,
@@ -261,3 +262,14 @@ def test_a_manifest_that_is_none_is_a_message(tmp_path, text):
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"no readable manifest\.json"):
         verify_folder(tmp_path)
+
+
+def test_processes_of_two_machines_with_one_number_write_beside_each_other(tmp_path, monkeypatch):
+    with artifacts.atomic_folder(tmp_path / "x") as mine:
+        (mine / "file").touch()
+        monkeypatch.setattr(artifacts.socket, "gethostname", lambda: "another")
+        with artifacts.atomic_folder(tmp_path / "x") as theirs:
+            assert theirs != mine
+            assert (mine / "file").exists()
+    artifacts.remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
