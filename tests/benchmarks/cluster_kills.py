@@ -38,22 +38,13 @@ from faults.workflow_trials import (
     make_plans,
     run_trials,
 )
+from workflow.slurm_cluster import SlurmCluster
 from workflow_case import REPO
 
 NODES = 2
-# The profile, with shorter waits: what a site's scheduler would make of them is not measured here.
-SLURM = (
-    "--workflow-profile",
-    str(REPO / "workflow/profiles/slurm"),
-    "--latency-wait",
-    "10",
-    "--slurm-init-seconds-before-status-checks",
-    "2",
-    "--set-resources",
-    "train_run:slurm_partition=cpu",
-    "train_run:mem_mb=2000",
-    "train_run:runtime=20",
-)
+# The profile, looking more often: how long a site's scheduler takes is not measured here.
+SLURM = ("--workflow-profile", str(REPO / "workflow/profiles/slurm"), "--max-threads", "1", "--latency-wait", "20")
+SLURM += ("--slurm-init-seconds-before-status-checks", "1")
 
 
 def main() -> int:
@@ -96,12 +87,13 @@ def _place(arguments: argparse.Namespace, folder: Path) -> Iterator[Place]:
         made = make_data(folder / "made", {"processes": 2}, n_steps=arguments.steps)
         yield Place(made, ("--cores", "2"), environment)
         return
-    from workflow.slurm_cluster import SlurmCluster
-
     made = make_data(folder / "made", {"processes": 1, "nodes": NODES}, n_steps=arguments.steps)
-    with SlurmCluster(folder / "cluster") as cluster:
-        found = {**environment, "PATH": cluster.environment["PATH"]}
-        yield Place(made, SLURM, found, has_cluster=True, call=cluster.call)
+    cluster = SlurmCluster(folder / "cluster")
+    cluster.start()
+    try:
+        yield Place(made, SLURM, {**environment, "PATH": cluster.environment["PATH"]}, cluster)
+    finally:
+        cluster.stop()
 
 
 def _show(result: Result) -> None:

@@ -5,8 +5,8 @@
 One process has ``--lines`` lines in ``--shards`` shards; N processes have N times both, run ``snakemake --cores N
 data`` and are pinned to N cores. The folder of the base model is made before, not timed. The sizes take turns. Of a run
 there is the whole wall time, the same less the time in which no job ran (Snakemake's own: reading the rules, planning,
-starting jobs, checking outputs), and of every job its wall and CPU seconds, start-up and imports included. A job ran
-from the end that its benchmark file has, backwards for as long as that file says.
+starting jobs, checking outputs), and of every job its wall and CPU seconds, imports included: each process writes down
+itself when its Python had started, when it ended, and what CPU time it had taken.
 
 The efficiency is T(1) / T(N) of the medians. ``machine`` is the same figure for N copies of one job (the lexing of a
 shard) side by side, which share nothing but the machine: the data stages cannot do better. Writes FILE.json (every run
@@ -14,12 +14,13 @@ and job) and FILE.md. Times are what they are: nothing is asserted.
 """
 
 import argparse
-import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -38,6 +39,20 @@ SHARDED = ("ingest", "lex", "windows", "draw")
 """Stages with a job for each shard; the others gather, and run alone or beside few."""
 WARM_UP_LINES = 20_000
 TO_REACH = 0.85
+RECORDER = """
+import atexit, json, os, sys, time
+if len(sys.orig_argv) > 2 and sys.orig_argv[1].endswith("/commbert"):
+    began = time.time()
+
+    def note():
+        path = os.path.join(os.path.dirname(__file__), f"{os.getpid()}.json")
+        with open(path, "w") as file:
+            cpu_s = sum(os.times()[:4])
+            json.dump({"stage": sys.orig_argv[2], "began": began, "ended": time.time(), "cpu_s": cpu_s}, file)
+
+    atexit.register(note)
+"""
+"""Runs first in every Python process."""
 
 
 @dataclass(frozen=True)
@@ -169,25 +184,35 @@ def _workflow(args: argparse.Namespace, corpus: Path, n: int) -> Run:
     command += [str(ROOT / "config.yaml"), str(path.resolve()), "--"]
     cores, log = args.cores[:n], args.work / "logs/scaling.log"
     run([*command, "results/base"], cores=cores, log=log)
-    for leftover in (folder / "results/benchmarks").glob("*.tsv"):
-        leftover.unlink()
-    began = time.time()
-    made = run([*command, "data"], cores=cores, log=log)
-    jobs = _jobs(folder / "results", began)
+    with _recorded(folder / "jobs"):
+        began = time.time()
+        made = run([*command, "data"], cores=cores, log=log)
+    jobs = _jobs(folder / "jobs", began)
     lines = [pq.read_metadata(p).num_rows for p in sorted((folder / "results/shards").glob("*/lines.parquet"))]
     again = run([*command, "data"], cores=cores, log=log)
     shutil.rmtree(folder)
     return Run(n, made.wall_s, made.cpu_s, again.wall_s, made.load_before, jobs, lines)
 
 
-def _jobs(results: Path, began: float) -> list[Job]:
-    jobs = []
-    for path in sorted((results / "benchmarks").glob("*.tsv")):
-        names, values = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
-        wall_s = float(dict(zip(names, values, strict=True))["s"])
-        used = json.loads((results / "logs" / f"{path.stem}.usage.json").read_text(encoding="utf-8"))
-        jobs.append(Job(path.stem.split(".")[0], path.stat().st_mtime - wall_s - began, wall_s, used["cpu_s"]))
-    return jobs
+@contextmanager
+def _recorded(folder: Path) -> Iterator[None]:
+    """Let every process of commbert that is started meanwhile write down its times below a folder."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(RECORDER, encoding="utf-8")
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder.resolve()), *filter(None, [before])])
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        if before is not None:
+            os.environ["PYTHONPATH"] = before
+
+
+def _jobs(folder: Path, began: float) -> list[Job]:
+    """Return what the processes wrote down."""
+    found = [read_json(path) for path in sorted(folder.glob("*.json"))]
+    return [Job(f["stage"], f["began"] - began, f["ended"] - f["began"], f["cpu_s"]) for f in found]
 
 
 def _machine(args: argparse.Namespace, corpus: Path) -> dict[int, dict[str, float]]:

@@ -29,15 +29,28 @@ import tiny
 from commbert.artifacts import sha256_file, verify_folder
 from commbert.errors import ArtifactError
 from faults.trainer import is_alive, leftovers, rows, steps_done
+from workflow.slurm_cluster import ClusterError, SlurmCluster
 from workflow_case import REPO, snakemake, tiny_config, write_config, write_tree
 
 RUN = Path("results/runs/final")
 TARGET = str(RUN / "training.json")
 MARK = "COMMBERT_TRIAL"
 LOCAL = ("rank", "launcher", "snakemake")
-CLUSTER = ("rank", "agent", "job", "snakemake", "rank", "agent", "requeue", "snakemake in the job")
-"""What is killed, by turns. ``job`` is what a node's daemon runs (its slurmstepd); ``requeue`` asks Slurm for the same.
-The parent of a rank is the agent of its node, or the launcher where there is one machine."""
+CLUSTER = (
+    "rank",
+    "agent",
+    "job",
+    "snakemake",
+    "requeue",
+    "rank",
+    "agent",
+    "node",
+    "snakemake",
+    "snakemake in the job",
+)
+"""What is killed, by turns. ``job`` is the slurmstepd that runs the batch script, ``node`` a node's daemon with all
+that it runs, and ``requeue`` asks Slurm to kill the job and start it again. The parent of a rank is the agent of its
+node, or the launcher where there is one machine."""
 MOST_STARTS = 2
 MOST_REDONE = 6
 ENDS_WITHIN_S = 600.0
@@ -112,18 +125,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Place:
-    """Where trials run: the folder to copy, how Snakemake is called there, and what Slurm says."""
+    """Where trials run: the folder to copy, how Snakemake is called there, and Slurm if it submits to one."""
 
     made: Path
     arguments: tuple[str, ...]
     environment: Mapping[str, str]
-    has_cluster: bool = False
-    call: Callable[..., str] = lambda *_: ""
-    """A command of the cluster; what it prints."""
+    cluster: SlurmCluster | None = None
 
     def jobs(self) -> list[str]:
         """Return the cluster's jobs that have not ended."""
-        return self.call("squeue", "-h", "-o", "%i %T").splitlines() if self.has_cluster else []
+        return self.cluster.call("squeue", "-h", "-o", "%i %T").splitlines() if self.cluster else []
 
 
 @dataclass(frozen=True)
@@ -230,7 +241,7 @@ def _candidates(victim: str, command: Command) -> list[psutil.Process]:
     processes = marked(command.mark)
     try:
         ranks = _ranks(processes)
-        if victim == "rank":
+        if victim in ("rank", "node"):
             return ranks
         if victim in ("agent", "launcher"):
             return list({p.pid: p for rank in ranks if (p := rank.parent())}.values())
@@ -262,11 +273,15 @@ def _kill(plan: Plan, place: Place, command: Command, submitted: float, rng: ran
     try:
         if plan.victim == "requeue":
             [job] = {p.environ().get("SLURM_JOB_ID") for p in process.children()} - {None}
-            place.call("scontrol", "requeue", str(job))
+            place.cluster.call("scontrol", "requeue", str(job))
             met.of = f"requeue of job {job}"
+        elif plan.victim == "node":
+            node = process.environ()["SLURMD_NODENAME"]
+            place.cluster.kill_node(node)
+            met.of = f"node {node}"
         else:
             process.kill()
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, ClusterError):  # it ended while it was chosen
         return None
     return met
 
