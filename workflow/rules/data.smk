@@ -1,6 +1,8 @@
 # Sources to tables. Every shard of a source is read on its own (ingest, lex); what belongs to the whole corpus is
 # gathered (corpus, words, tokenizer); then the shards become windows and pairs, by numbers, without their text.
 # A rule's params hold its own section of the settings and a digest of its own code: nothing else reruns it.
+# Priorities: what gathers all shards starts as soon as it can, beside jobs of shards that do not wait for it (corpus
+# beside lex, tokenizer beside draw, pairs beside windows), and what it waits for goes before those.
 # What a stage took is an output here: it goes into Snakemake's cache with the rest, and comes back with it.
 from commbert.corpus.fingerprints import fingerprint_base, fingerprint_shard
 from commbert.provenance import cache_folder, code_digest, templates_digest
@@ -126,6 +128,7 @@ rule ingest:
     log:
         text="results/logs/ingest.{shard}.log",
     cache: CACHE
+    priority: 1
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -156,6 +159,7 @@ rule corpus:
     log:
         text="results/logs/corpus.log",
     cache: CACHE
+    priority: 2
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -213,6 +217,7 @@ rule words:
     log:
         text="results/logs/words.log",
     cache: CACHE
+    priority: 2
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -243,6 +248,7 @@ rule tokenizer:
     log:
         text="results{variant}/logs/tokenizer.log",
     cache: CACHE
+    priority: 2
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -358,6 +364,7 @@ rule draw:
     log:
         text="results{variant}/logs/draw.{shard}.log",
     cache: CACHE
+    priority: 1
     conda:
         "../envs/commbert.yaml"
     resources:
@@ -387,6 +394,7 @@ rule pairs:
     log:
         text="results{variant}/logs/pairs.log",
     cache: CACHE
+    priority: 2
     conda:
         "../envs/commbert.yaml"
     resources:
