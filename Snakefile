@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from commbert.errors import BusyError, SettingsError
-from commbert.runlock import hold_run_lock
+from commbert.locks import hold_run_lock
 from commbert.settings.config import load
 from commbert.settings.files import check_file
 from commbert.starter import STARTED_BY, this_process

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
+from commbert import locks
 from commbert.errors import TrainingError
-from commbert.training import locking
 from commbert.training.locking import locked, wait_until_free
 
 
@@ -20,7 +20,7 @@ def _no_job(monkeypatch):
 
 def test_the_second_is_told_who_holds_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "42")
-    said = rf"process {os.getpid()} on .*, Slurm job 42\) writes here"
+    said = rf"process {os.getpid()} on .*, Slurm job 42, since .*\) writes here"
     with locked(tmp_path / "checkpoint"), pytest.raises(TrainingError, match=said), locked(tmp_path / "checkpoint"):
         pass
 
@@ -83,7 +83,7 @@ def test_a_file_system_without_locks_is_said_and_used(tmp_path, monkeypatch, cap
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(locking.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with caplog.at_level("WARNING", logger="commbert"), locked(tmp_path):
         pass
     assert "has no locks" in caplog.text
@@ -93,6 +93,6 @@ def test_any_other_error_of_the_file_system_is_one(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(locking.fcntl, "flock", refuse)
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with pytest.raises(OSError, match="Input/output"), locked(tmp_path):
         pass
