@@ -48,7 +48,7 @@ CLUSTER = (
     "snakemake",
     "snakemake in the job",
 )
-"""What is killed, by turns. ``job`` is the slurmstepd that runs the batch script, ``node`` a node's daemon with all
+"""What is killed, by turns. ``job`` is the batch script that a node's daemon runs, ``node`` a daemon with all
 that it runs, and ``requeue`` asks Slurm to kill the job and start it again. The parent of a rank is the agent of its
 node, or the launcher where there is one machine."""
 MOST_STARTS = 2
@@ -251,7 +251,9 @@ def _candidates(victim: str, command: Command) -> list[psutil.Process]:
         inner = [p for p in inner if "--mode" in p.cmdline()]
         if victim == "snakemake in the job":
             return inner
-        found = [p for one in inner for p in one.parents() if p.name() == "slurmstepd"]
+        # The batch script. Not slurmstepd: without it Slurm holds the job to be running until the daemon starts anew.
+        family = [p for one in inner for p in (one, *one.parents())]
+        found = [p for p in family if (parent := p.parent()) and parent.name() == "slurmstepd"]
         return list({p.pid: p for p in found}.values())
     except psutil.Error:  # one of them has just ended: look again
         return []
@@ -272,8 +274,8 @@ def _kill(plan: Plan, place: Place, command: Command, submitted: float, rng: ran
     met = Kill(of, round(time.monotonic() - submitted, 2), steps_done(command.folder / RUN))
     try:
         if plan.victim == "requeue":
-            [job] = {p.environ().get("SLURM_JOB_ID") for p in process.children()} - {None}
-            place.cluster.call("scontrol", "requeue", str(job))
+            job = process.environ()["SLURM_JOB_ID"]
+            place.cluster.call("scontrol", "requeue", job)
             met.of = f"requeue of job {job}"
         elif plan.victim == "node":
             node = process.environ()["SLURMD_NODENAME"]
