@@ -168,7 +168,8 @@ class SlurmCluster:
         """Kill a node's daemon and all that it runs, as a crash does; the keeper starts the daemon again."""
         daemon = psutil.Process(int((self.folder / "run" / f"{name}.pid").read_text()))
         spool = str(self.folder / "spool" / name)
-        for child in daemon.parent().children():
+        keeper = daemon.parent()
+        for child in keeper.children() if keeper else []:
             if child.name() == "slurmstepd" and any(
                 str(end.laddr).startswith(spool) for end in child.net_connections("unix")
             ):

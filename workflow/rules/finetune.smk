@@ -54,7 +54,8 @@ rule finetune_table:
         .as_json(),
         code=code_digest("commbert.stages.finetune"),
     shell:
-        "commbert finetune {input.table:q} --settings {params.settings:q} --model {input.model:q} "
+        # exec: a signal for the group must not end the shell before the training has saved.
+        "exec commbert finetune {input.table:q} --settings {params.settings:q} --model {input.model:q} "
         "--checkpoints results/finetune/{wildcards.finetuning}/checkpoint --best-out {output.best} "
         "--final-out {output.final} --evaluation-out {output.evaluation} --threads {threads} "
         "--log {log.text} --usage {log.usage}"

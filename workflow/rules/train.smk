@@ -110,7 +110,8 @@ rule train_run:
         ),
         code=code_digest("commbert.stages.train"),
     shell:
-        "commbert train --settings {params.settings:q} --model {input.start} --windows {input.windows} "
+        # exec: a signal for the group must not end the shell before the training has saved.
+        "exec commbert train --settings {params.settings:q} --model {input.start} --windows {input.windows} "
         "--validation-windows {input.validation_windows} --pairs {input.pairs} "
         "--validation-pairs {input.validation_pairs} --known {input.known} --words {input.words} {params.texts} "
         "--corpus {input.corpus} --checkpoints results/runs/{wildcards.run}/checkpoint --best-out {output.best} --final-out {output.final} "
