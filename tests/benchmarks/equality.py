@@ -44,14 +44,16 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("reports"))
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(prefix="equality-", dir=arguments.work) as name:
-        with SlurmCluster(Path(name, "cluster")) as cluster:
-            for number, (way, (runtime, how)) in enumerate(WAYS.items()):
-                folder = Path(name, f"run-{number}")
-                took_s = run(folder, runtime, how, {**cluster.environment, "OMP_NUM_THREADS": "1"})
-                rows.append({"way": way, "took_s": took_s, **compared(folder, Path(name, "run-0"))})
-                print(rows[-1], flush=True)
-            jobs = cluster.call("squeue", "--states=all", "--format=%.6i %.9P %.24k %.9T %.6D %N")
+    with (
+        tempfile.TemporaryDirectory(prefix="equality-", dir=arguments.work) as name,
+        SlurmCluster(Path(name, "cluster")) as cluster,
+    ):
+        for number, (way, (runtime, how)) in enumerate(WAYS.items()):
+            folder = Path(name, f"run-{number}")
+            took_s = run(folder, runtime, how, {**cluster.environment, "OMP_NUM_THREADS": "1"})
+            rows.append({"way": way, "took_s": took_s, **compared(folder, Path(name, "run-0"))})
+            print(rows[-1], flush=True)
+        jobs = cluster.call("squeue", "--states=all", "--format=%.6i %.9P %.24k %.9T %.6D %N")
     write_json(
         arguments.out / "equality.json", {"about": {"commit": commit()}, "rows": rows, "jobs": jobs.splitlines()}
     )

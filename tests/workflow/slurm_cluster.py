@@ -113,6 +113,13 @@ class SlurmCluster:
         self.folder = folder.absolute()
         self._keeper: subprocess.Popen[bytes] | None = None
 
+    def __enter__(self) -> "SlurmCluster":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     @property
     def environment(self) -> dict[str, str]:
         """This process's environment, with the commands of this cluster first."""
