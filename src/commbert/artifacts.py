@@ -80,7 +80,10 @@ def atomic_folder(path: Path, *, about: dict[str, Any] | None = None) -> Iterato
         if old.exists() and not path.exists():
             old.rename(path)
         shutil.rmtree(tmp, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if old.is_symlink():
+            old.unlink()  # into a cache: what it points to is not ours
+        else:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path, names: Collection[str] | None = None) -> None:

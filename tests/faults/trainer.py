@@ -42,7 +42,7 @@ class Trainer:
         self.folder = folder
         self.folder.mkdir(parents=True)
         self._stages = stages
-        self._runtime = {"device": "cpu", "checkpoint_every_s": every_s, "restarts": restarts}
+        self._runtime = {"device": "cpu", "checkpoint_every_s": every_s, "restarts": restarts, "lock_wait_s": 0}
         self._settings = {**SETTINGS, **settings}
         self._n_starts = 0
 

@@ -273,3 +273,14 @@ def test_processes_of_two_machines_with_one_number_write_beside_each_other(tmp_p
             assert (mine / "file").exists()
     artifacts.remove_leftovers(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_folder_that_is_a_link_is_replaced_and_what_it_points_to_stays(tmp_path):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "file").touch()
+    (tmp_path / "x").symlink_to(tmp_path / "cache")
+    with artifacts.atomic_folder(tmp_path / "x") as folder:
+        (folder / "other").touch()
+    assert {p.name for p in tmp_path.iterdir()} == {"x", "cache"}
+    assert not (tmp_path / "x").is_symlink()
+    assert (tmp_path / "cache" / "file").exists()

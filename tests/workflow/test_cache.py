@@ -1,5 +1,6 @@
 """Snakemake's cache between runs: what it serves, and what it must not."""
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -30,9 +31,8 @@ def made(done: subprocess.CompletedProcess[str]) -> set[str]:
 
 def files(folder: Path) -> dict[str, str]:
     """Return digests of all results by path."""
-    found = (
-        path for where in ("lex", "shards", "corpus", "base") for path in (folder / "results" / where).glob("**/*")
-    )
+    tops = (folder / "results" / where for where in ("lex", "shards", "corpus", "base"))
+    found = (Path(at, name) for top in tops for at, _, names in os.walk(top, followlinks=True) for name in names)
     return {str(p.relative_to(folder)): sha256_file(p) for p in found if p.is_file() and p.name[0] != "."}
 
 

@@ -30,7 +30,7 @@ def long_training(run_copy: Path, request: pytest.FixtureRequest) -> Path:
 def training_of(workflow: subprocess.Popen[str], folder: Path) -> list[psutil.Process]:
     """Wait for the first steps of the training; return all processes below the workflow."""
     metrics = [folder / "results/runs/final/checkpoint"]
-    for _ in range(600):
+    for _ in range(3000):
         found = [path for where in metrics for path in where.glob("*/metrics.jsonl")]
         if any(
             path.read_text().count('"event": "step"') + path.read_text().count('"event":"step"') > 5 for path in found

@@ -22,7 +22,7 @@ class RuntimeSettings(Section):
     """How often the processes of a training are started again, from the last checkpoint, when one of several dies."""
     lock_wait_s: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """Seconds that a training waits for another one which writes the same checkpoints; ``auto``: in a Slurm job for as
-    long as it takes (a job outlives the Snakemake that submitted it), else 0."""
+    long as it takes (a job outlives the Snakemake that submitted it), else 30."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 64
     """Most CPU threads of a training or evaluation job; Snakemake lowers it to ``--cores``."""
     checkpoint_every_s: Annotated[float, Field(gt=0)] = 60.0

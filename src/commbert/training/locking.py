@@ -13,6 +13,8 @@ from commbert.training.stopping import listening
 
 _log = logging.getLogger(__name__)
 _SAY_EVERY_S = 300.0
+_STOPPING_S = 30.0
+"""That long a training whose workflow was killed may still save, when the same command is already there again."""
 
 
 @contextmanager
@@ -37,14 +39,14 @@ def wait_until_free(root: Path, most_s: float | str) -> bool:
 
     Args:
         root: The folder.
-        most_s: Seconds; ``auto``: in a Slurm job without end, else not at all.
+        most_s: Seconds; ``auto``: in a Slurm job without end, else for as long as one that was told to stop may take.
 
     Returns:
         Whether it is worth to go on: the folder is free, or the time is over and ``locked`` will say who holds it.
         False: this process was asked to stop.
     """
     if most_s == "auto":
-        most_s = float("inf") if "SLURM_JOB_ID" in os.environ else 0.0
+        most_s = float("inf") if "SLURM_JOB_ID" in os.environ else _STOPPING_S
     path, deadline, said_at = root / ".lock", time.monotonic() + float(most_s), float("-inf")
     if not path.is_file():
         return True
