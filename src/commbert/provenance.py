@@ -8,7 +8,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,7 @@ _LIBRARIES = (
     "safetensors",
     "wordfreq",
 )
+_CACHE = "SNAKEMAKE_OUTPUT_CACHE"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _HASHED_UP_TO_BYTES = 256 * 2**20
 
@@ -172,6 +173,14 @@ def cache_folder(root: str) -> str:
         path /= own
         path.mkdir(parents=True, exist_ok=True)
     return str(path)
+
+
+def uses_cache(environment: MutableMapping[str, str]) -> bool:
+    """Return whether an environment names a cache for Snakemake, and let it name our folder in there."""
+    root = environment.get(_CACHE)
+    if root:
+        environment[_CACHE] = cache_folder(root)
+    return bool(root)
 
 
 def environment() -> dict[str, str | dict[str, str] | None]:

@@ -9,7 +9,7 @@ import pytest
 import commbert
 import tiny
 from commbert.corpus.fingerprints import fingerprint_shards
-from commbert.provenance import cache_folder, digest, digest_of_files, fingerprint_paths
+from commbert.provenance import cache_folder, digest, digest_of_files, fingerprint_paths, uses_cache
 from commbert.settings.corpus import PathSource
 
 PACKAGE = Path(commbert.__file__).parent
@@ -186,3 +186,12 @@ def test_the_folder_within_a_cache_is_that_of_the_libraries_versions(tmp_path, m
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "0.0" if name == "wordfreq" else version(name))
     assert Path(cache_folder(str(tmp_path))).parent == tmp_path
     assert cache_folder(str(tmp_path)) != first
+
+
+def test_only_an_environment_that_names_a_cache_gets_our_folder_in_it(tmp_path):
+    environment = {"HOME": "/"}
+    assert not uses_cache(environment)
+    assert environment == {"HOME": "/"}
+    environment["SNAKEMAKE_OUTPUT_CACHE"] = str(tmp_path)
+    assert uses_cache(environment)
+    assert environment["SNAKEMAKE_OUTPUT_CACHE"] == cache_folder(str(tmp_path))

@@ -5,7 +5,7 @@
 # beside lex, tokenizer beside draw, pairs beside windows), and what it waits for goes before those.
 # What a stage took is an output here: it goes into Snakemake's cache with the rest, and comes back with it.
 from commbert.corpus.fingerprints import fingerprint_base, fingerprint_shard
-from commbert.provenance import cache_folder, code_digest, templates_digest
+from commbert.provenance import code_digest, templates_digest, uses_cache
 
 SOURCES = {source.name: source for source in CONFIG.corpus.sources}
 SHARDS = CONFIG.corpus.shards()
@@ -16,10 +16,7 @@ SHARED = dict(variant="")
 
 # Snakemake's cache between runs, where the environment names a folder for it; else no trace of it.
 CACHE = CACHE_FETCHED = False
-if os.environ.get("SNAKEMAKE_OUTPUT_CACHE"):
-    os.environ["SNAKEMAKE_OUTPUT_CACHE"] = cache_folder(
-        os.environ["SNAKEMAKE_OUTPUT_CACHE"]
-    )
+if uses_cache(os.environ):
     workflow.workflow_settings.cache = (
         workflow.workflow_settings.cache or []
     )  # as --cache does
