@@ -128,6 +128,13 @@ def test_the_address_is_that_of_the_route_to_the_head_and_has_an_interface():
     assert nodes._interface_of(address) in ("lo", "lo0")
 
 
+def test_a_head_that_is_not_there_is_an_error_that_says_what_to_set():
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        with pytest.raises(TrainingError, match=r"'127\.0\.0\.1', port \d+, found: .*refused.* Set MASTER_ADDR"):
+            nodes._address_towards("127.0.0.1", unheard.getsockname()[1])
+
+
 def test_an_address_without_an_interface_is_an_error():
     with pytest.raises(TrainingError, match="Set MASTER_ADDR"):
         nodes._interface_of("192.0.2.1")
@@ -197,6 +204,31 @@ def test_a_wish_to_stop_goes_to_the_ranks_or_ends_agents_that_cannot_hear_it_yet
     fake.chmod(0o755)
     assert nodes.run_on_nodes(["train"], n_nodes=2, threads=1, restarts=3) == EXIT_STOPPED
     assert (tmp_path / "told").read_text() == told
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (EXIT_STOPPED, 0), (KILLED, 1), (1, 1), (EXIT_PEER_LOST, 76)])
+def test_an_agent_tells_the_head_and_ends_ill_only_after_a_failure(monkeypatch, code, ends):
+    from torch.distributed import TCPStore
+
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    told = {nodes.HEAD_PORT: str(store.port), "MASTER_ADDR": "127.0.0.1", "SLURM_NODEID": "1", "SLURMD_NODENAME": "n2"}
+    monkeypatch.setattr(os, "environ", {**os.environ, **told})
+    monkeypatch.setattr(nodes, "_hand_on", lambda: None)
+    listened = []
+
+    def elastic(*_, **__):
+        listened.append(store.check([nodes._listens(1)]))
+        return {"code": code, "rank": None, "said": ""}
+
+    monkeypatch.setattr(nodes, "_elastic", elastic)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        assert nodes.run_agent(["train"], n_processes=1, threads=1) == ends
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert nodes._report(store, 1) == _report(code, host="n2")
+    assert listened == [True]
+    assert not store.check([nodes._listens(0)])
 
 
 def test_an_agent_holds_signals_back_from_its_first_moment(monkeypatch):

@@ -180,7 +180,8 @@ def _step(command: list[str], env: dict[str, str], n_nodes: int, stop: Stop) -> 
             srun.terminate()
             srun.wait()
     if stop.requested and not store.check(agents):
-        return Verdict(EXIT_STOPPED)  # no rank has begun: they wait for the last agent
+        # No rank has begun: they wait for the last agent.
+        return Verdict(EXIT_STOPPED, said="stopped as asked before the training began; start again to go on\n")
     return _verdict(srun.returncode, [_report(store, node) for node in range(n_nodes)])
 
 
@@ -241,7 +242,8 @@ def run_agent(arguments: list[str], *, n_processes: int, threads: int) -> int:
         store.set(f"report/{os.environ['SLURM_NODEID']}", json.dumps(report))
     except RuntimeError as error:  # what torch makes of a broken connection
         raise PeerLostError(f"the agent on {report['host']}: the head of the training, {host}, is gone.") from error
-    return max(int(report["code"]), 0) or (EXIT_USER_ERROR if report["code"] else 0)
+    # 0 after a stop too: after any other code srun ends those who have not told the head yet.
+    return 0 if report["code"] in _GOOD else max(int(report["code"]), EXIT_USER_ERROR)
 
 
 def _elastic(arguments: list[str], n_processes: int, *, endpoint: str, address: str, folder: Path) -> dict[str, Any]:
@@ -286,8 +288,14 @@ def _cause(failures: dict[int, Any]) -> tuple[int, Any]:
 
 def _address_towards(host: str, port: int) -> str:
     """Return this machine's address on the network that leads to a host."""
-    with socket.create_connection((host, port), timeout=60) as connection:
-        address: str = connection.getsockname()[0]
+    try:
+        with socket.create_connection((host, port), timeout=60) as connection:
+            address: str = connection.getsockname()[0]
+    except OSError as error:
+        raise TrainingError(
+            f"{socket.gethostname()}: expected the head of the training at {host!a}, port {port}, found: {error}. "
+            "Set MASTER_ADDR to an address of the job's first node that the others reach, or unset it."
+        ) from error
     return address
 
 
