@@ -37,7 +37,7 @@ def hold_run_lock(folder: Path) -> None:
     if path in _held:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    fd = opened(path)
     try:
         is_held = take(fd, path)
         holder = "" if is_held else who_holds(fd)
@@ -53,6 +53,11 @@ def hold_run_lock(folder: Path) -> None:
         )
     sign(fd)
     _held[path] = fd
+
+
+def opened(path: Path) -> int:
+    """Open a lock's file, made if it is not there; one behind a link, which would be overwritten, is refused."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
 def take(fd: int, path: Path) -> bool:

@@ -1,10 +1,13 @@
 import json
 import os
+import runpy
 import signal
 import socket
 import stat
+import sys
 import types
 
+import psutil
 import pytest
 
 from commbert.errors import EXIT_PEER_LOST, EXIT_STOPPED, EXIT_UNEXPECTED, SettingsError, TrainingError
@@ -27,13 +30,24 @@ def squeue(tmp_path, monkeypatch):
 
 
 def test_slurm_itself_says_what_it_has_given(squeue):
-    asked = squeue("2 9")
+    asked = squeue("42 2 9")
     assert nodes.allocation(2) == nodes.Allocation("42", 2, 4)
     assert "--job=42" in asked.read_text()
 
 
+def test_the_first_job_of_an_array_gets_the_answer_for_all_of_them_and_finds_its_own(squeue):
+    squeue("43 3 6\n42 2 4\n44 1 1")
+    assert nodes.allocation(2) == nodes.Allocation("42", 2, 2)
+
+
+def test_an_answer_about_other_jobs_is_none(squeue):
+    squeue("43 2 4")
+    with pytest.raises(TrainingError, match="expected nodes and CPUs of this job"):
+        nodes.allocation(2)
+
+
 def test_another_number_of_nodes_is_refused(squeue):
-    squeue("1 4")
+    squeue("42 1 4")
     with pytest.raises(SettingsError, match=r"runtime\.nodes: expected 2 nodes in Slurm job 42, found 1"):
         nodes.allocation(2)
 
@@ -114,6 +128,13 @@ def test_the_address_is_that_of_the_route_to_the_head_and_has_an_interface():
     assert nodes._interface_of(address) in ("lo", "lo0")
 
 
+def test_a_head_that_is_not_there_is_an_error_that_says_what_to_set():
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        with pytest.raises(TrainingError, match=r"'127\.0\.0\.1', port \d+, found: .*refused.* Set MASTER_ADDR"):
+            nodes._address_towards("127.0.0.1", unheard.getsockname()[1])
+
+
 def test_an_address_without_an_interface_is_an_error():
     with pytest.raises(TrainingError, match="Set MASTER_ADDR"):
         nodes._interface_of("192.0.2.1")
@@ -128,20 +149,25 @@ def test_a_stopped_rank_ends_well_for_torchrun_and_leaves_word(monkeypatch, tmp_
 
 
 def test_the_step_gets_none_of_the_shape_of_the_job(monkeypatch, squeue, tmp_path):
-    squeue("2 4")
+    squeue("42 2 4")
     fake = tmp_path / "srun"
     fake.write_text(f'#!/bin/sh\nenv > {tmp_path}/env\necho "$@" > {tmp_path}/arguments\nexit 9\n')
     fake.chmod(0o755)
     monkeypatch.setenv("SLURM_MEM_PER_CPU", "500")
     monkeypatch.setenv("SLURM_NTASKS", "7")
+    monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
+    monkeypatch.setenv("SLURM_CPU_BIND_TYPE", "mask_cpu:0x1")
     monkeypatch.setenv(nodes.STARTED_BY, "1")
     assert nodes.run_on_nodes(["train", "--x"], n_nodes=2, threads=64, restarts=0) == 1
     env = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
-    assert not {"SLURM_MEM_PER_CPU", "SLURM_NTASKS", nodes.STARTED_BY} & env.keys()
+    assert not [name for name in env if name.startswith(("SLURM_MEM_PER", "SLURM_NTASKS", "SLURM_GPUS", "SLURM_CPU"))]
+    assert nodes.STARTED_BY not in env
     assert env["SLURM_JOB_ID"] == "42"
     assert int(env[nodes.HEAD_PORT]) > 0
     arguments = (tmp_path / "arguments").read_text().split()
-    assert {"--nodes=2", "--ntasks=2", "--cpus-per-task=2", "--kill-on-bad-exit=1"} <= set(arguments)
+    assert {"--nodes=2", "--ntasks=2", "--cpus-per-task=2", "--kill-on-bad-exit=1", "--export=ALL", "--wait=0"} <= set(
+        arguments
+    )
     assert arguments[-2:] == ["train", "--x"]
 
 
@@ -153,3 +179,89 @@ def test_reports_travel_through_the_store():
     agent.set("report/1", json.dumps(_report(75)))
     assert nodes._report(store, 0) is None
     assert nodes._report(store, 1) == _report(75)
+
+
+SRUN = """#!{python}
+import os, signal, sys, time
+from torch.distributed import TCPStore
+time.sleep(1.0)
+store = TCPStore("127.0.0.1", int(os.environ["COMMBERT_HEAD_PORT"]), is_master=False, wait_for_workers=False)
+for node in range({listening}):
+    store.set(f"agent/{{node}}", "")
+    store.set(f"report/{{node}}", '{{"code": 75, "rank": null, "host": "n", "said": ""}}')
+os.kill(os.getppid(), signal.SIGTERM)
+with open("{told}", "w") as file:
+    file.write(signal.Signals(signal.sigwait([signal.SIGTERM, signal.SIGUSR1])).name)
+sys.exit(9)
+"""
+
+
+@pytest.mark.parametrize(("listening", "told"), [(2, "SIGUSR1"), (1, "SIGTERM")])
+def test_a_wish_to_stop_goes_to_the_ranks_or_ends_agents_that_cannot_hear_it_yet(tmp_path, squeue, listening, told):
+    squeue("42 2 4")
+    fake = tmp_path / "srun"
+    fake.write_text(SRUN.format(python=sys.executable, listening=listening, told=tmp_path / "told"))
+    fake.chmod(0o755)
+    assert nodes.run_on_nodes(["train"], n_nodes=2, threads=1, restarts=3) == EXIT_STOPPED
+    assert (tmp_path / "told").read_text() == told
+
+
+@pytest.mark.parametrize(("code", "ends"), [(0, 0), (EXIT_STOPPED, 0), (KILLED, 1), (1, 1), (EXIT_PEER_LOST, 76)])
+def test_an_agent_tells_the_head_and_ends_ill_only_after_a_failure(monkeypatch, code, ends):
+    from torch.distributed import TCPStore
+
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    told = {nodes.HEAD_PORT: str(store.port), "MASTER_ADDR": "127.0.0.1", "SLURM_NODEID": "1", "SLURMD_NODENAME": "n2"}
+    monkeypatch.setattr(os, "environ", {**os.environ, **told})
+    monkeypatch.setattr(nodes, "_hand_on", lambda: None)
+    listened = []
+
+    def elastic(*_, **__):
+        listened.append(store.check([nodes._listens(1)]))
+        return {"code": code, "rank": None, "said": ""}
+
+    monkeypatch.setattr(nodes, "_elastic", elastic)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        assert nodes.run_agent(["train"], n_processes=1, threads=1) == ends
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert nodes._report(store, 1) == _report(code, host="n2")
+    assert listened == [True]
+    assert not store.check([nodes._listens(0)])
+
+
+def test_an_agent_holds_signals_back_from_its_first_moment(monkeypatch):
+    monkeypatch.setenv(nodes.HEAD_PORT, "1")
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    try:
+        runpy.run_module("commbert", run_name="imported")
+        assert set(nodes.SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    monkeypatch.delenv(nodes.HEAD_PORT)
+    runpy.run_module("commbert", run_name="imported")
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+def test_a_rank_that_ends_before_it_is_told_to_stop_does_not_keep_the_others_from_it(monkeypatch):
+    got = []
+
+    class Child:
+        def __init__(self, pid):
+            self.pid = pid
+
+        def send_signal(self, number):
+            if self.pid == 1:
+                raise psutil.NoSuchProcess(1)
+            got.append((self.pid, number))
+
+    def looked(_):
+        raise InterruptedError
+
+    monkeypatch.setattr(nodes.psutil.Process, "children", lambda _: [Child(1), Child(2)])
+    monkeypatch.setattr(nodes.signal, "sigwait", lambda _: signal.SIGTERM)
+    monkeypatch.setattr(nodes.time, "sleep", looked)
+    with pytest.raises(InterruptedError):
+        nodes._hand_on()
+    assert got == [(2, signal.SIGTERM)]

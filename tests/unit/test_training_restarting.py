@@ -60,3 +60,12 @@ def test_what_the_failed_one_said_stands_before_the_verdict(capfd):
     assert capfd.readouterr().err == (
         "error: no such file\nerror: rank 3 on n2 failed with exit code 1; its message stands above.\n"
     )
+
+
+def test_what_the_failed_one_said_cannot_steer_the_terminal(capfd):
+    _run(failure("rank 3 on n2", 1, "error:\t\x1b]0;mine\x07\x9b31m \u202etxt\n"), restarts=0)
+    assert capfd.readouterr().err.splitlines()[0] == r"error:	\x1b]0;mine\x07\x9b31m \x202etxt"
+
+
+def test_a_signal_without_a_name_is_named_by_its_number():
+    assert failure("rank 0", -40).reason == "rank 0 was killed by signal 40"

@@ -100,12 +100,12 @@ def train(
 def _launch(run: RuntimeSettings, section: Any, *, threads: int, checkpoints: Path) -> int:
     """Start the training processes, here or on several machines, and return the exit code."""
     from commbert.training import launch, nodes
-    from commbert.training.locking import wait_until_free
+    from commbert.training.locking import wait_for_turn
 
     n_processes = launch.process_count(run.processes, run.device)
     if nodes.is_agent():
         return nodes.run_agent(sys.argv[1:], n_processes=n_processes, threads=usable_threads(threads))
-    if not wait_until_free(checkpoints, run.lock_wait_s):
+    if not wait_for_turn(checkpoints, run.lock_wait_s):
         return EXIT_STOPPED
     if run.nodes > 1:
         return nodes.run_on_nodes(sys.argv[1:], n_nodes=run.nodes, threads=threads, restarts=run.restarts)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from commbert.errors import TrainingError
-from commbert.locks import sign, take, who_holds
-from commbert.training.stopping import listening
+from commbert.locks import opened, sign, take, who_holds
+from commbert.training.stopping import Stop, listening
 
 _log = logging.getLogger(__name__)
 _SAY_EVERY_S = 300.0
@@ -26,40 +26,62 @@ def locked(root: Path) -> Iterator[None]:
     """
     root.mkdir(parents=True, exist_ok=True)
     path = root / ".lock"
-    with path.open("a+") as file:
-        if not take(file.fileno(), path):
-            holder = who_holds(file.fileno())
-            raise TrainingError(f"{root}: another training ({holder}) writes here. Wait for it or stop it.")
-        sign(file.fileno())
+    fd = opened(path)
+    try:
+        if not take(fd, path):
+            raise _busy(root, fd)
+        sign(fd)
         yield
+    finally:
+        os.close(fd)
 
 
-def wait_until_free(root: Path, most_s: float | str) -> bool:
-    """Wait until nobody writes a folder of checkpoints.
+def wait_for_turn(root: Path, most_s: float | str) -> bool:
+    """Wait until nobody trains into a folder, and let later ones wait for as long as this process lives.
+
+    The first training process takes the lock only when it has started, maybe on another machine: of two jobs that find
+    it free at the same time one would fail. So whoever starts the processes has a lock too, the turn. It outlives
+    ``exec``; the processes below do not hold it.
 
     Args:
         root: The folder.
         most_s: Seconds; ``auto``: in a Slurm job without end, else for as long as one that was told to stop may take.
 
     Returns:
-        Whether it is worth to go on: the folder is free, or the time is over and ``locked`` will say who holds it.
         False: this process was asked to stop.
+
+    Raises:
+        TrainingError: If another process holds it when the time is over.
     """
     if most_s == "auto":
         most_s = float("inf") if "SLURM_JOB_ID" in os.environ else _STOPPING_S
-    path, deadline, said_at = root / ".lock", time.monotonic() + float(most_s), float("-inf")
-    if not path.is_file():
-        return True
-    with listening() as stop, path.open("a+") as file:
-        while not take(file.fileno(), path):
-            now = time.monotonic()
-            if stop.requested:
-                return False
-            if now >= deadline:
-                return True
-            if now - said_at > _SAY_EVERY_S:
-                holder = who_holds(file.fileno())
-                _log.warning("%s: another training (%s) writes here; waiting for its end", root, holder)
-                said_at = now
-            time.sleep(min(1.0, deadline - now))
+    deadline = time.monotonic() + float(most_s)
+    root.mkdir(parents=True, exist_ok=True)
+    with listening() as stop:
+        turn, lock = (opened(root / name) for name in (".turn", ".lock"))
+        if _waited(root / ".turn", turn, deadline, stop):
+            sign(turn)
+            os.set_inheritable(turn, True)
+            _waited(root / ".lock", lock, deadline, stop)
+        os.close(lock)
+        return not stop.requested
+
+
+def _waited(path: Path, fd: int, deadline: float, stop: Stop) -> bool:
+    """Wait for a lock; False: this process was asked to stop."""
+    said_at = float("-inf")
+    while not take(fd, path):
+        now = time.monotonic()
+        if stop.requested:
+            return False
+        if now >= deadline:
+            raise _busy(path.parent, fd)
+        if now - said_at > _SAY_EVERY_S:
+            _log.warning("%s: another training (%s) writes here; waiting for its end", path.parent, who_holds(fd))
+            said_at = now
+        time.sleep(min(1.0, deadline - now))
     return True
+
+
+def _busy(root: Path, fd: int) -> TrainingError:
+    return TrainingError(f"{root}: another training ({who_holds(fd)}) writes here. Wait for it or stop it.")

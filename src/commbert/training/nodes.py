@@ -9,6 +9,7 @@ which save and end well, and after a death the head starts everything anew, also
 Reference: https://docs.pytorch.org/docs/stable/elastic/run.html; https://slurm.schedmd.com/srun.html
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -56,8 +57,17 @@ _GEOMETRY = (
     "SLURM_MEM_PER",
     "SLURM_TRES",
     "SLURM_DIST",
+    "SLURM_EXACT",
+    "SLURM_GPUS_PER_TASK",
+    "SLURM_GPUS_PER_SOCKET",
+    "SLURM_GPU_BIND",
+    "SLURM_CPU_BIND",
+    "SLURM_MEM_BIND",
 )
-"""Beginnings of the variables by which the batch job's shape would contradict that of the step."""
+"""Beginnings of the variables by which the batch job's shape would contradict that of the step.
+
+A job of one task per GPU, say, would leave one GPU to the only agent of each machine.
+"""
 _JOIN_S = 600.0
 """Most seconds between the first and the last agent: the nodes may read Python and torch from a slow disk."""
 _LEAST_S = 1.0
@@ -94,10 +104,12 @@ def allocation(n_nodes: int) -> Allocation:
             f"runtime.nodes: {n_nodes} machines need a Slurm job, found none (no SLURM_JOB_ID). Submit with "
             "--workflow-profile workflow/profiles/slurm, or start torchrun on each machine yourself."
         )
-    command = ["squeue", "--noheader", f"--job={job_id}", "--format=%D %C"]
+    command = ["squeue", "--noheader", f"--job={job_id}", "--format=%A %D %C"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        nodes, cpus = map(int, done.stdout.split())
+        # The first job of an array has the array's number, and gets all of them for an answer.
+        mine = [line.split()[1:] for line in done.stdout.splitlines() if line.split()[:1] == [job_id]]
+        ((nodes, cpus),) = (map(int, fields) for fields in mine)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()
         raise TrainingError(f"{' '.join(command)}: expected nodes and CPUs of this job, found: {said}.") from error
@@ -131,6 +143,8 @@ def run_on_nodes(arguments: list[str], *, n_nodes: int, threads: int, restarts: 
         "--ntasks-per-node=1",
         f"--cpus-per-task={min(threads, here.cpus_per_node)}",
         "--kill-on-bad-exit=1",
+        "--wait=0",  # whoever has ended may wait for the first rank, which still writes
+        "--export=ALL",  # also where the job was submitted with NONE, which srun would take over
         "--input=none",
         *(sys.executable, "-m", "commbert", *arguments),
     ]
@@ -146,21 +160,28 @@ def _step(command: list[str], env: dict[str, str], n_nodes: int, stop: Stop) -> 
     from torch.distributed import TCPStore  # type: ignore[attr-defined]  # noqa: PLC0415 (takes two seconds)
 
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    # A process group of its own: Ctrl-C comes to the head alone, which hands it on.
+    agents = [_listens(node) for node in range(n_nodes)]
+    # srun inherits the mask: a signal waits until it listens. Its process group is its own: Ctrl-C comes to the head
+    # alone, which hands it on.
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     srun = subprocess.Popen(
         command, env={**env, HEAD_PORT: str(store.port), N_NODES: str(n_nodes)}, process_group=0, stdout=sys.stderr
     )
+    signal.pthread_sigmask(signal.SIG_SETMASK, old)
     try:
-        is_sent = False
-        while srun.poll() is None:
-            if stop.requested and not is_sent:
-                srun.send_signal(signal.SIGUSR1)  # the one that it hands on: at SIGTERM it kills the step
-                is_sent = True
+        while srun.poll() is None and not stop.requested:
             time.sleep(0.05)
+        if srun.poll() is None:
+            # SIGUSR1 is what srun hands on; at SIGTERM it kills the step.
+            srun.send_signal(signal.SIGUSR1 if store.check(agents) else signal.SIGTERM)
+            srun.wait()
     finally:
         if srun.poll() is None:
             srun.terminate()
             srun.wait()
+    if stop.requested and not store.check(agents):
+        # No rank has begun: they wait for the last agent.
+        return Verdict(EXIT_STOPPED, said="stopped as asked before the training began; start again to go on\n")
     return _verdict(srun.returncode, [_report(store, node) for node in range(n_nodes)])
 
 
@@ -184,6 +205,11 @@ def _verdict(code: int, reports: list[dict[str, Any] | None]) -> Verdict:
     return failure(f"rank {cause['rank']} on {cause['host']}", cause["code"], "" if shown else cause["said"])
 
 
+def _listens(node: int) -> str:
+    """Return the key by which an agent says that it takes wishes to stop from now on."""
+    return f"agent/{node}"
+
+
 def _report(store: Any, node: int) -> dict[str, Any] | None:
     key = f"report/{node}"
     return json.loads(store.get(key)) if store.check([key]) else None
@@ -205,6 +231,7 @@ def run_agent(arguments: list[str], *, n_processes: int, threads: int) -> int:
     port = int(os.environ[HEAD_PORT])
     address = _address_towards(host, port)
     store = TCPStore(host, port, is_master=False, wait_for_workers=False)
+    store.set(_listens(int(os.environ["SLURM_NODEID"])), "")
     with tempfile.TemporaryDirectory(prefix="commbert-") as folder:
         os.environ.update(environment_of_ranks(threads // n_processes) | {RANK_FOLDER: folder})
         os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_of(address))
@@ -215,11 +242,13 @@ def run_agent(arguments: list[str], *, n_processes: int, threads: int) -> int:
         store.set(f"report/{os.environ['SLURM_NODEID']}", json.dumps(report))
     except RuntimeError as error:  # what torch makes of a broken connection
         raise PeerLostError(f"the agent on {report['host']}: the head of the training, {host}, is gone.") from error
-    return max(int(report["code"]), 0) or (EXIT_USER_ERROR if report["code"] else 0)
+    # 0 after a stop too: after any other code srun ends those who have not told the head yet.
+    return 0 if report["code"] in _GOOD else max(int(report["code"]), EXIT_USER_ERROR)
 
 
 def _elastic(arguments: list[str], n_processes: int, *, endpoint: str, address: str, folder: Path) -> dict[str, Any]:
     """Run the ranks by torchrun's agent and return how they ended."""
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs  # noqa: PLC0415
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError  # noqa: PLC0415
     from torch.distributed.launcher.api import LaunchConfig, launch_agent  # noqa: PLC0415
 
@@ -237,6 +266,7 @@ def _elastic(arguments: list[str], n_processes: int, *, endpoint: str, address: 
         monitor_interval=0.1,
         local_addr=address,
         signals_to_handle="SIGQUIT",  # it insists on some
+        logs_specs=DefaultLogsSpecs(log_dir=str(folder / "torchrun")),  # else one in /tmp that stays
     )
     try:
         launch_agent(config, sys.executable, ["-m", "commbert", *arguments])
@@ -258,8 +288,14 @@ def _cause(failures: dict[int, Any]) -> tuple[int, Any]:
 
 def _address_towards(host: str, port: int) -> str:
     """Return this machine's address on the network that leads to a host."""
-    with socket.create_connection((host, port), timeout=60) as connection:
-        address: str = connection.getsockname()[0]
+    try:
+        with socket.create_connection((host, port), timeout=60) as connection:
+            address: str = connection.getsockname()[0]
+    except OSError as error:
+        raise TrainingError(
+            f"{socket.gethostname()}: expected the head of the training at {host!a}, port {port}, found: {error}. "
+            "Set MASTER_ADDR to an address of the job's first node that the others reach, or unset it."
+        ) from error
     return address
 
 
@@ -278,8 +314,9 @@ def _hand_on() -> None:
     while True:
         for child in psutil.Process().children():
             if child.pid not in told:
-                child.send_signal(signal.SIGTERM)
                 told.add(child.pid)
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.send_signal(signal.SIGTERM)
         time.sleep(_LEAST_S)
 
 

@@ -36,7 +36,7 @@ def failure(who: str, code: int, said: str = "") -> Verdict:
     """
     how = f"failed with exit code {code}; its message stands above"
     if code < 0:
-        how = f"was killed by {signal.Signals(-code).name}"
+        how = f"was killed by {_signal_name(-code)}"
         how += " (out of memory?)" if code == -signal.SIGKILL else ""
     if code == EXIT_PEER_LOST:
         how = "lost the connection to the others"
@@ -54,7 +54,7 @@ def until_done(start: Callable[[int], Verdict], *, restarts: int, stop: Stop) ->
     """
     for attempt in range(restarts + 1):
         verdict = start(attempt)
-        sys.stderr.write(verdict.said)
+        sys.stderr.write("".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in verdict.said))
         if not verdict.reason:
             return verdict.code
         if not verdict.is_death or stop.requested or attempt == restarts:
@@ -63,6 +63,13 @@ def until_done(start: Callable[[int], Verdict], *, restarts: int, stop: Stop) ->
     after = f" after {attempt} restart(s)" if attempt else ""
     _say(f"error: {verdict.reason}{after}.")
     return verdict.code
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have none
+        return f"signal {number}"
 
 
 def _say(line: str) -> None:
