@@ -265,3 +265,24 @@ def test_a_rank_that_ends_before_it_is_told_to_stop_does_not_keep_the_others_fro
     with pytest.raises(InterruptedError):
         nodes._hand_on()
     assert got == [(2, signal.SIGTERM)]
+
+
+DEAF = """#!{python}
+import os, signal, time
+from torch.distributed import TCPStore
+signal.signal(signal.SIGTERM, lambda *_: open("{told}", "w").close())
+store = TCPStore("127.0.0.1", int(os.environ["COMMBERT_HEAD_PORT"]), is_master=False, wait_for_workers=False)
+for node in range(2):
+    store.set(f"report/{{node}}", '{{"code": 0, "rank": null, "host": "n", "said": ""}}')
+while True:
+    time.sleep(1)
+"""
+
+
+def test_an_srun_that_does_not_end_after_all_agents_have_told_their_end_is_ended(tmp_path, squeue, monkeypatch):
+    squeue("42 2 4")
+    monkeypatch.setattr(nodes, "_LEAVING_S", 1.0)
+    fake = tmp_path / "srun"
+    fake.write_text(DEAF.format(python=sys.executable, told=tmp_path / "told"))
+    fake.chmod(0o755)
+    assert nodes.run_on_nodes(["train"], n_nodes=2, threads=1, restarts=0) == 0
