@@ -359,7 +359,8 @@ def usage_of(tmp_path):
 def test_a_stage_has_its_record_and_its_samples(stage, tmp_path):
     assert stage(lambda: {"a": 1}) == {"a": 1}
     found = usage_of(tmp_path)
-    assert {"stage", "began_unix_s", "wall_s", "cpu_s", "peak_rss_gib", *CONTRACT, "gpus"} == set(found)
+    of_stage = {"stage", "began_unix_s", "folder_digest"}
+    assert {*of_stage, "wall_s", "cpu_s", "peak_rss_gib", *CONTRACT, "gpus"} == set(found)
     assert found["monitoring"]["interval_s"] == 30.0
     assert len(rows_of(tmp_path, "host")) == found["monitoring"]["samples"] == 2
 
@@ -434,7 +435,7 @@ def test_an_attempt_that_is_killed_leaves_a_trace(stage, tmp_path):
     shutil.copy(tmp_path / "at_the_kill" / "x.attempts.json", tmp_path)
     stage(dict, resumes=True)
     (killed,) = usage_of(tmp_path)["earlier_attempts"]
-    assert set(killed) == {"stage", "began_unix_s"}
+    assert set(killed) == {"stage", "began_unix_s", "folder_digest"}
     assert not (tmp_path / "x.attempts.json").exists()
 
 

@@ -137,6 +137,13 @@ def test_a_head_that_is_not_there_is_an_error_that_says_what_to_set():
             nodes._address_towards("127.0.0.1", unheard.getsockname()[1])
 
 
+def test_an_interface_of_another_machine_is_refused():
+    mine = next(iter(psutil.net_if_addrs()))
+    nodes._check_interfaces(f"{mine},{mine}")
+    with pytest.raises(SettingsError, match=r"GLOO_SOCKET_IFNAME: expected .*, found 'ib7'\. Unset it"):
+        nodes._check_interfaces(f"{mine},ib7")
+
+
 def test_an_address_without_an_interface_is_an_error():
     with pytest.raises(TrainingError, match="Set MASTER_ADDR"):
         nodes._interface_of("192.0.2.1")

@@ -253,7 +253,7 @@ def run_agent(arguments: list[str], *, n_processes: int, threads: int) -> int:
     store.set(_listens(node), "")
     with tempfile.TemporaryDirectory(prefix="commbert-") as folder:
         os.environ.update(environment_of_ranks(threads // n_processes) | {RANK_FOLDER: folder})
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_of(address))
+        _check_interfaces(os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_of(address)))
         threading.Thread(target=_hand_on, daemon=True).start()
         report = _elastic(arguments, n_processes, endpoint=f"{host}:{port}", address=address, folder=Path(folder))
     report["host"] = os.environ.get("SLURMD_NODENAME", socket.gethostname())
@@ -324,6 +324,16 @@ def _interface_of(address: str) -> str:
         if any(a.address == address for a in addresses):
             return name
     raise TrainingError(f"{address}: expected the address of a network interface of this machine. Set MASTER_ADDR.")
+
+
+def _check_interfaces(names: str) -> None:
+    """Refuse what gloo would refuse in words that nobody understands; a site may have set it for all its machines."""
+    for name in names.split(","):
+        if name not in (known := psutil.net_if_addrs()):
+            raise SettingsError(
+                f"GLOO_SOCKET_IFNAME: expected a network interface of {socket.gethostname()} ({', '.join(known)}), "
+                f"found {name!a}. Unset it: the one that leads to the first node is taken."
+            )
 
 
 def _hand_on() -> None:
