@@ -26,6 +26,7 @@ from commbert.monitoring.sampler import Monitor, Sensors, monitored
 from commbert.monitoring.samples import SampleFile
 from commbert.tables import SAMPLES, provenance_of, read
 from commbert.training import launch
+from commbert.training.restarting import ATTEMPT
 from fake_nvml import DRIVER_NOT_LOADED, Clock, FakeGpu, FakeNvml
 
 CONTRACT = {
@@ -358,7 +359,8 @@ def usage_of(tmp_path):
 def test_a_stage_has_its_record_and_its_samples(stage, tmp_path):
     assert stage(lambda: {"a": 1}) == {"a": 1}
     found = usage_of(tmp_path)
-    assert {"stage", "began_unix_s", "wall_s", "cpu_s", "peak_rss_gib", *CONTRACT, "gpus"} == set(found)
+    of_stage = {"stage", "began_unix_s", "folder_digest"}
+    assert {*of_stage, "wall_s", "cpu_s", "peak_rss_gib", *CONTRACT, "gpus"} == set(found)
     assert found["monitoring"]["interval_s"] == 30.0
     assert len(rows_of(tmp_path, "host")) == found["monitoring"]["samples"] == 2
 
@@ -409,6 +411,17 @@ def test_a_stage_that_goes_on_keeps_its_earlier_attempts_and_their_samples(stage
     assert [row["attempt"] for row in rows_of(tmp_path, "host")] == [0, 0]
 
 
+def test_what_was_done_before_another_process_died_at_its_end_is_an_earlier_attempt(stage, tmp_path, monkeypatch):
+    assert stage(lambda: None, resumes=True) is None
+    stage(dict, resumes=True)
+    monkeypatch.setenv(ATTEMPT, "1")
+    stage(dict, resumes=True)
+    earlier = usage_of(tmp_path)["earlier_attempts"]
+    assert len(earlier) == 2
+    assert all(CONTRACT.keys() <= attempt.keys() and "earlier_attempts" not in attempt for attempt in earlier)
+    assert [row["attempt"] for row in rows_of(tmp_path, "host")] == [0, 0, 1, 1, 2, 2]
+
+
 @pytest.mark.parametrize("content", ["no json", "{}"])
 def test_damaged_attempts_do_not_stop_a_stage(stage, tmp_path, content):
     (tmp_path / "x.attempts.json").write_text(content)
@@ -422,7 +435,7 @@ def test_an_attempt_that_is_killed_leaves_a_trace(stage, tmp_path):
     shutil.copy(tmp_path / "at_the_kill" / "x.attempts.json", tmp_path)
     stage(dict, resumes=True)
     (killed,) = usage_of(tmp_path)["earlier_attempts"]
-    assert set(killed) == {"stage", "began_unix_s"}
+    assert set(killed) == {"stage", "began_unix_s", "folder_digest"}
     assert not (tmp_path / "x.attempts.json").exists()
 
 
@@ -538,3 +551,24 @@ def test_the_tree_of_a_training_begins_at_its_launcher(monkeypatch):
 
 def test_every_sensor_column_is_in_the_table():
     assert {*COLUMNS, *sampler.HOST_COLUMNS, "cpu_energy_j"} <= set(SAMPLES.schema.names)
+
+
+def test_the_log_of_a_restart_goes_on_and_keeps_the_last_words_of_the_one_before(stage, tmp_path, monkeypatch):
+    log = tmp_path / "x.log"
+    log.write_text("of another job\n")
+
+    def say(text):
+        return logging.getLogger("commbert").info(text)
+
+    options.set_up_logging(log)
+    before = logging.getLogger("commbert").handlers[:]
+    say("first")
+    monkeypatch.setenv(ATTEMPT, "1")
+    options.set_up_logging(log)
+    say("second, which says a lot")
+    now, logging.getLogger("commbert").handlers = logging.getLogger("commbert").handlers, before
+    say("last")
+    for handler in [*before, *now]:
+        handler.close()
+    said = log.read_text().splitlines()
+    assert [line.split("INFO ")[1] for line in said] == ["first", "second, which says a lot", "last"]

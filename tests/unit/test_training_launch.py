@@ -35,6 +35,15 @@ def test_processes_share_the_threads_and_each_knows_its_rank(started, monkeypatc
     assert started[0]["WORLD_SIZE"] == str(n)
 
 
+def test_processes_know_the_attempt_and_follow_the_launcher_alone(started, monkeypatch):
+    ends = iter([-9, 0, 0, 0])
+    monkeypatch.setenv(launch.STARTED_BY, "1 here")
+    monkeypatch.setattr(launch.subprocess, "Popen", lambda _, env, **__: started.append(env) or _Worker(next(ends)))
+    assert launch.become_training(["train"], n_processes=2, threads=2, most_processes=2, restarts=1) == 0
+    assert [env[launch.ATTEMPT] for env in started] == ["0", "0", "1", "1"]
+    assert not any(launch.STARTED_BY in env for env in started)
+
+
 def test_processes_with_batches_of_their_own_may_be_more_than_micro_batches(started):
     launch.become_training(["train"], n_processes=1, threads=2, most_processes=None)
     assert started

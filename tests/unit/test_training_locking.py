@@ -12,6 +12,7 @@ from commbert import locks
 from commbert.errors import TrainingError
 from commbert.training import locking
 from commbert.training.locking import locked, wait_for_turn
+from commbert.training.restarting import ATTEMPT
 
 
 @pytest.fixture(autouse=True)
@@ -139,3 +140,14 @@ def test_any_other_error_of_the_file_system_is_one(tmp_path, monkeypatch):
     monkeypatch.setattr(locks.fcntl, "flock", refuse)
     with pytest.raises(OSError, match="Input/output"), locked(tmp_path):
         pass
+
+
+def test_after_a_restart_the_one_before_is_waited_for(tmp_path, monkeypatch):
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(TrainingError, match="another training"), locked(tmp_path):
+            pass
+        monkeypatch.setenv(ATTEMPT, "1")
+        threading.Timer(0.3, holder.kill).start()
+        with locked(tmp_path):
+            assert holder.wait() == -signal.SIGKILL

@@ -4,7 +4,9 @@ import runpy
 import signal
 import socket
 import stat
+import subprocess
 import sys
+import tempfile
 import types
 
 import psutil
@@ -135,6 +137,13 @@ def test_a_head_that_is_not_there_is_an_error_that_says_what_to_set():
             nodes._address_towards("127.0.0.1", unheard.getsockname()[1])
 
 
+def test_an_interface_of_another_machine_is_refused():
+    mine = next(iter(psutil.net_if_addrs()))
+    nodes._check_interfaces(f"{mine},{mine}")
+    with pytest.raises(SettingsError, match=r"GLOO_SOCKET_IFNAME: expected .*, found 'ib7'\. Unset it"):
+        nodes._check_interfaces(f"{mine},ib7")
+
+
 def test_an_address_without_an_interface_is_an_error():
     with pytest.raises(TrainingError, match="Set MASTER_ADDR"):
         nodes._interface_of("192.0.2.1")
@@ -158,12 +167,13 @@ def test_the_step_gets_none_of_the_shape_of_the_job(monkeypatch, squeue, tmp_pat
     monkeypatch.setenv("SLURM_GPUS_PER_TASK", "1")
     monkeypatch.setenv("SLURM_CPU_BIND_TYPE", "mask_cpu:0x1")
     monkeypatch.setenv(nodes.STARTED_BY, "1")
-    assert nodes.run_on_nodes(["train", "--x"], n_nodes=2, threads=64, restarts=0) == 1
+    assert nodes.run_on_nodes(["train", "--x"], n_nodes=2, threads=64, restarts=1) == 1
     env = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
     assert not [name for name in env if name.startswith(("SLURM_MEM_PER", "SLURM_NTASKS", "SLURM_GPUS", "SLURM_CPU"))]
     assert nodes.STARTED_BY not in env
     assert env["SLURM_JOB_ID"] == "42"
     assert int(env[nodes.HEAD_PORT]) > 0
+    assert env[nodes.ATTEMPT] == "1"
     arguments = (tmp_path / "arguments").read_text().split()
     assert {"--nodes=2", "--ntasks=2", "--cpus-per-task=2", "--kill-on-bad-exit=1", "--export=ALL", "--wait=0"} <= set(
         arguments
@@ -203,6 +213,7 @@ def test_a_wish_to_stop_goes_to_the_ranks_or_ends_agents_that_cannot_hear_it_yet
     fake.write_text(SRUN.format(python=sys.executable, listening=listening, told=tmp_path / "told"))
     fake.chmod(0o755)
     assert nodes.run_on_nodes(["train"], n_nodes=2, threads=1, restarts=3) == EXIT_STOPPED
+    assert not {*nodes.SIGNALS} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert (tmp_path / "told").read_text() == told
 
 
@@ -213,10 +224,12 @@ def test_an_agent_tells_the_head_and_ends_ill_only_after_a_failure(monkeypatch, 
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
     told = {nodes.HEAD_PORT: str(store.port), "MASTER_ADDR": "127.0.0.1", "SLURM_NODEID": "1", "SLURMD_NODENAME": "n2"}
     monkeypatch.setattr(os, "environ", {**os.environ, **told})
+    os.environ.pop("GLOO_SOCKET_IFNAME", None)
     monkeypatch.setattr(nodes, "_hand_on", lambda: None)
     listened = []
 
     def elastic(*_, **__):
+        assert os.environ["GLOO_SOCKET_IFNAME"] in ("lo", "lo0")
         listened.append(store.check([nodes._listens(1)]))
         return {"code": code, "rank": None, "said": ""}
 
@@ -265,3 +278,70 @@ def test_a_rank_that_ends_before_it_is_told_to_stop_does_not_keep_the_others_fro
     with pytest.raises(InterruptedError):
         nodes._hand_on()
     assert got == [(2, signal.SIGTERM)]
+
+
+DEAF = """#!{python}
+import os, signal, time
+from torch.distributed import TCPStore
+signal.signal(signal.SIGTERM, lambda *_: open("{told}", "w").close())
+store = TCPStore("127.0.0.1", int(os.environ["COMMBERT_HEAD_PORT"]), is_master=False, wait_for_workers=False)
+for node in range(2):
+    store.set(f"report/{{node}}", '{{"code": 0, "rank": null, "host": "n", "said": ""}}')
+while True:
+    time.sleep(1)
+"""
+
+
+def test_an_srun_that_does_not_end_after_all_agents_have_told_their_end_is_ended(tmp_path, squeue, monkeypatch):
+    squeue("42 2 4")
+    monkeypatch.setattr(nodes, "_LEAVING_S", 1.0)
+    fake = tmp_path / "srun"
+    fake.write_text(DEAF.format(python=sys.executable, told=tmp_path / "told"))
+    fake.chmod(0o755)
+    assert nodes.run_on_nodes(["train"], n_nodes=2, threads=1, restarts=0) == 0
+
+
+RANK = """#!/bin/sh
+echo start >> {folder}/starts.$RANK
+case "$RANK.{how}" in
+1.fails) echo "error: its own" > $COMMBERT_RANK_FOLDER/stderr.1; exit 3;;
+0.fails) sleep 2; exit 76;;
+1.stops) touch $COMMBERT_RANK_FOLDER/stopped;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "report"),
+    [
+        ("ends", {"code": 0, "rank": None, "said": ""}),
+        ("stops", {"code": EXIT_STOPPED, "rank": None, "said": ""}),
+        ("fails", {"code": 3, "rank": 1, "said": "error: its own\n"}),
+    ],
+)
+def test_an_agent_starts_its_ranks_once_and_reports_their_end(tmp_path, monkeypatch, how, report):
+    from torch.distributed import TCPStore
+
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    python = tmp_path / "python"
+    python.write_text(RANK.format(folder=tmp_path, how=how))
+    python.chmod(0o755)
+    ranks = tmp_path / "ranks"
+    ranks.mkdir()
+    for name, value in (("SLURM_JOB_ID", 42), (nodes.ATTEMPT, 0), (nodes.N_NODES, 1), (nodes.RANK_FOLDER, ranks)):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))  # nothing of torchrun stays there
+    monkeypatch.setattr(nodes.sys, "executable", str(python))
+    endpoint = f"127.0.0.1:{store.port}"
+    assert nodes._elastic(["train"], 2, endpoint=endpoint, address="127.0.0.1", folder=ranks) == report
+    assert [(tmp_path / f"starts.{rank}").read_text() for rank in (0, 1)] == ["start\n"] * 2
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_only_the_first_rank_speaks_and_what_the_others_say_is_kept(tmp_path, rank):
+    code = "import sys; from commbert.training import nodes; nodes.speak_for_rank(); print('said', file=sys.stderr)"
+    env = {**os.environ, nodes.RANK_FOLDER: str(tmp_path), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    kept = tmp_path / "stderr.1"
+    assert (done.stderr, kept.exists()) == (("said\n", False) if rank == 0 else ("", True))
+    assert rank == 0 or kept.read_text() == "said\n"

@@ -119,8 +119,9 @@ def set_up_logging(log: Path | None) -> None:
     root.addHandler(screen)
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        # What was said before a restart belongs to the same story.
-        mode = "w" if os.environ.get(ATTEMPT, "0") == "0" else "a"
-        file = logging.FileHandler(log, mode=mode, encoding="utf-8")
+        # What was said before a restart belongs to the same story; who was there may still say its last.
+        if os.environ.get(ATTEMPT, "0") == "0":
+            log.open("wb").close()
+        file = logging.FileHandler(log, mode="a", encoding="utf-8")
         file.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
         root.addHandler(file)

@@ -15,6 +15,7 @@ from commbert.artifacts import read_json, write_json
 from commbert.errors import ArtifactError, CommbertError
 from commbert.monitoring import Monitor, Usage, measured, monitored
 from commbert.provenance import digest
+from commbert.training.restarting import ATTEMPT
 
 _log = logging.getLogger("commbert")
 
@@ -52,7 +53,7 @@ def recorded(
         record.wall_s = taken.wall_s
         return
     attempts = beside(usage, "attempts.json")
-    earlier = _attempts(attempts) if resumes else []
+    earlier = (_attempts(attempts) or _done_before_restart(usage)) if resumes else []
     samples = beside(usage, "samples.parquet")
     begun = {"stage": stage, "began_unix_s": round(began_unix_s, 1), "folder_digest": digest(str(Path.cwd()))}
     if resumes:
@@ -112,6 +113,18 @@ def _attempts(path: Path) -> list[Any]:
         _log.warning("earlier attempts are not in the record: %s", error)
         return []
     return found if isinstance(found, list) else []
+
+
+def _done_before_restart(usage: Path) -> list[Any]:
+    """Return what this training took so far, where it was done here, but another process of it died at its end."""
+    if os.environ.get(ATTEMPT, "0") == "0" or not usage.is_file():
+        return []
+    try:
+        found = read_json(usage)
+    except ArtifactError as error:
+        _log.warning("earlier attempts are not in the record: %s", error)
+        return []
+    return [*found.pop("earlier_attempts", []), found]
 
 
 def _keep(path: Path, attempts: list[Any]) -> None:

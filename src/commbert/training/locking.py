@@ -9,6 +9,7 @@ from pathlib import Path
 
 from commbert.errors import TrainingError
 from commbert.locks import opened, sign, take, who_holds
+from commbert.training.restarting import ATTEMPT
 from commbert.training.stopping import Stop, listening
 
 _log = logging.getLogger(__name__)
@@ -21,15 +22,20 @@ _STOPPING_S = 30.0
 def locked(root: Path) -> Iterator[None]:
     """Keep a second training out of a folder for as long as this process lives.
 
+    After a restart the one before may still take its last step, where it has not noticed that others were killed: it is
+    waited for.
+
     Raises:
         TrainingError: If another process holds it.
     """
     root.mkdir(parents=True, exist_ok=True)
     path = root / ".lock"
     fd = opened(path)
+    wait_s = 0.0 if os.environ.get(ATTEMPT, "0") == "0" else _STOPPING_S
     try:
-        if not take(fd, path):
-            raise _busy(root, fd)
+        with listening() as stop:
+            if not _waited(path, fd, time.monotonic() + wait_s, stop):
+                raise _busy(root, fd)
         sign(fd)
         yield
     finally:

@@ -70,6 +70,8 @@ A job of one task per GPU, say, would leave one GPU to the only agent of each ma
 """
 _JOIN_S = 600.0
 """Most seconds between the first and the last agent: the nodes may read Python and torch from a slow disk."""
+_LEAVING_S = 30.0
+"""For srun to end, when all agents have told how their ranks ended, or when it is told to."""
 _LEAST_S = 1.0
 """Between two looks for processes that a wish to stop has not reached."""
 _MOST_SAID_BYTES = 20_000
@@ -169,16 +171,18 @@ def _step(command: list[str], env: dict[str, str], n_nodes: int, stop: Stop) -> 
     )
     signal.pthread_sigmask(signal.SIG_SETMASK, old)
     try:
-        while srun.poll() is None and not stop.requested:
+        is_told, all_told_at = False, float("inf")
+        # Of a node whose Slurm daemon was killed srun waits for word without end.
+        while srun.poll() is None and time.monotonic() < all_told_at + _LEAVING_S:
+            if stop.requested and not is_told:
+                # SIGUSR1 is what srun hands on; at SIGTERM it kills the step.
+                srun.send_signal(signal.SIGUSR1 if store.check(agents) else signal.SIGTERM)
+                is_told = True
+            if store.check([_report_of(node) for node in range(n_nodes)]):
+                all_told_at = min(all_told_at, time.monotonic())
             time.sleep(0.05)
-        if srun.poll() is None:
-            # SIGUSR1 is what srun hands on; at SIGTERM it kills the step.
-            srun.send_signal(signal.SIGUSR1 if store.check(agents) else signal.SIGTERM)
-            srun.wait()
     finally:
-        if srun.poll() is None:
-            srun.terminate()
-            srun.wait()
+        _end(srun)
     if stop.requested and not store.check(agents):
         # No rank has begun: they wait for the last agent.
         return Verdict(EXIT_STOPPED, said="stopped as asked before the training began; start again to go on\n")
@@ -205,13 +209,27 @@ def _verdict(code: int, reports: list[dict[str, Any] | None]) -> Verdict:
     return failure(f"rank {cause['rank']} on {cause['host']}", cause["code"], "" if shown else cause["said"])
 
 
+def _end(srun: subprocess.Popen[bytes]) -> None:
+    """End srun and its step, if they have not ended."""
+    for act in (srun.terminate, srun.kill):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            if srun.poll() is None:
+                act()
+                srun.wait(_LEAVING_S)
+
+
+def _report_of(node: int) -> str:
+    """Return the key by which an agent tells how its ranks ended."""
+    return f"report/{node}"
+
+
 def _listens(node: int) -> str:
     """Return the key by which an agent says that it takes wishes to stop from now on."""
     return f"agent/{node}"
 
 
 def _report(store: Any, node: int) -> dict[str, Any] | None:
-    key = f"report/{node}"
+    key = _report_of(node)
     return json.loads(store.get(key)) if store.check([key]) else None
 
 
@@ -231,15 +249,16 @@ def run_agent(arguments: list[str], *, n_processes: int, threads: int) -> int:
     port = int(os.environ[HEAD_PORT])
     address = _address_towards(host, port)
     store = TCPStore(host, port, is_master=False, wait_for_workers=False)
-    store.set(_listens(int(os.environ["SLURM_NODEID"])), "")
+    node = int(os.environ["SLURM_NODEID"])
+    store.set(_listens(node), "")
     with tempfile.TemporaryDirectory(prefix="commbert-") as folder:
         os.environ.update(environment_of_ranks(threads // n_processes) | {RANK_FOLDER: folder})
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_of(address))
+        _check_interfaces(os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_of(address)))
         threading.Thread(target=_hand_on, daemon=True).start()
         report = _elastic(arguments, n_processes, endpoint=f"{host}:{port}", address=address, folder=Path(folder))
     report["host"] = os.environ.get("SLURMD_NODENAME", socket.gethostname())
     try:
-        store.set(f"report/{os.environ['SLURM_NODEID']}", json.dumps(report))
+        store.set(_report_of(node), json.dumps(report))
     except RuntimeError as error:  # what torch makes of a broken connection
         raise PeerLostError(f"the agent on {report['host']}: the head of the training, {host}, is gone.") from error
     # 0 after a stop too: after any other code srun ends those who have not told the head yet.
@@ -305,6 +324,16 @@ def _interface_of(address: str) -> str:
         if any(a.address == address for a in addresses):
             return name
     raise TrainingError(f"{address}: expected the address of a network interface of this machine. Set MASTER_ADDR.")
+
+
+def _check_interfaces(names: str) -> None:
+    """Refuse what gloo would refuse in words that nobody understands; a site may have set it for all its machines."""
+    for name in names.split(","):
+        if name not in (known := psutil.net_if_addrs()):
+            raise SettingsError(
+                f"GLOO_SOCKET_IFNAME: expected a network interface of {socket.gethostname()} ({', '.join(known)}), "
+                f"found {name!a}. Unset it: the one that leads to the first node is taken."
+            )
 
 
 def _hand_on() -> None:
