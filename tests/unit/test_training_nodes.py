@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from commbert.errors import EXIT_PEER_LOST, EXIT_STOPPED, EXIT_UNEXPECTED, SettingsError, TrainingError
-from commbert.training import nodes
+from commbert.training import agents, nodes
 
 
 @pytest.fixture
@@ -118,43 +118,43 @@ def _failures(**codes):
     ],
 )
 def test_the_cause_among_the_ranks_of_a_machine_is_the_first_that_failed_by_itself(failures, rank):
-    assert nodes._cause(failures)[0] == rank
+    assert agents._cause(failures)[0] == rank
 
 
 def test_the_address_is_that_of_the_route_to_the_head_and_has_an_interface():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        address = nodes._address_towards("127.0.0.1", server.getsockname()[1])
+        address = agents._address_towards("127.0.0.1", server.getsockname()[1])
     assert address == "127.0.0.1"
-    assert nodes._interface_of(address) in ("lo", "lo0")
+    assert agents._interface_of(address) in ("lo", "lo0")
 
 
 def test_a_head_that_is_not_there_is_an_error_that_says_what_to_set():
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         with pytest.raises(TrainingError, match=r"'127\.0\.0\.1', port \d+, found: .*refused.* Set MASTER_ADDR"):
-            nodes._address_towards("127.0.0.1", unheard.getsockname()[1])
+            agents._address_towards("127.0.0.1", unheard.getsockname()[1])
 
 
 def test_an_interface_of_another_machine_is_refused():
     mine = next(iter(psutil.net_if_addrs()))
-    nodes._check_interfaces(f"{mine},{mine}")
+    agents._check_interfaces(f"{mine},{mine}")
     with pytest.raises(SettingsError, match=r"GLOO_SOCKET_IFNAME: expected .*, found 'ib7'\. Unset it"):
-        nodes._check_interfaces(f"{mine},ib7")
+        agents._check_interfaces(f"{mine},ib7")
 
 
 def test_an_address_without_an_interface_is_an_error():
     with pytest.raises(TrainingError, match="Set MASTER_ADDR"):
-        nodes._interface_of("192.0.2.1")
+        agents._interface_of("192.0.2.1")
 
 
 def test_a_stopped_rank_ends_well_for_torchrun_and_leaves_word(monkeypatch, tmp_path):
-    monkeypatch.delenv(nodes.RANK_FOLDER, raising=False)
-    assert nodes.end_of_stopped() == EXIT_STOPPED
-    monkeypatch.setenv(nodes.RANK_FOLDER, str(tmp_path))
-    assert nodes.end_of_stopped() == 0
-    assert [p.name for p in tmp_path.iterdir()] == [nodes._STOPPED]
+    monkeypatch.delenv(agents.RANK_FOLDER, raising=False)
+    assert agents.end_of_stopped() == EXIT_STOPPED
+    monkeypatch.setenv(agents.RANK_FOLDER, str(tmp_path))
+    assert agents.end_of_stopped() == 0
+    assert [p.name for p in tmp_path.iterdir()] == [agents._STOPPED]
 
 
 def test_the_step_gets_none_of_the_shape_of_the_job(monkeypatch, squeue, tmp_path):
@@ -172,7 +172,7 @@ def test_the_step_gets_none_of_the_shape_of_the_job(monkeypatch, squeue, tmp_pat
     assert not [name for name in env if name.startswith(("SLURM_MEM_PER", "SLURM_NTASKS", "SLURM_GPUS", "SLURM_CPU"))]
     assert nodes.STARTED_BY not in env
     assert env["SLURM_JOB_ID"] == "42"
-    assert int(env[nodes.HEAD_PORT]) > 0
+    assert int(env[agents.HEAD_PORT]) > 0
     assert env[nodes.ATTEMPT] == "1"
     arguments = (tmp_path / "arguments").read_text().split()
     assert {"--nodes=2", "--ntasks=2", "--cpus-per-task=2", "--kill-on-bad-exit=1", "--export=ALL", "--wait=0"} <= set(
@@ -222,37 +222,37 @@ def test_an_agent_tells_the_head_and_ends_ill_only_after_a_failure(monkeypatch, 
     from torch.distributed import TCPStore
 
     store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-    told = {nodes.HEAD_PORT: str(store.port), "MASTER_ADDR": "127.0.0.1", "SLURM_NODEID": "1", "SLURMD_NODENAME": "n2"}
+    told = {agents.HEAD_PORT: str(store.port), "MASTER_ADDR": "127.0.0.1", "SLURM_NODEID": "1", "SLURMD_NODENAME": "n2"}
     monkeypatch.setattr(os, "environ", {**os.environ, **told})
     os.environ.pop("GLOO_SOCKET_IFNAME", None)
-    monkeypatch.setattr(nodes, "_hand_on", lambda: None)
+    monkeypatch.setattr(agents, "_hand_on", lambda: None)
     listened = []
 
     def elastic(*_, **__):
         assert os.environ["GLOO_SOCKET_IFNAME"] in ("lo", "lo0")
-        listened.append(store.check([nodes._listens(1)]))
+        listened.append(store.check([agents.listens(1)]))
         return {"code": code, "rank": None, "said": ""}
 
-    monkeypatch.setattr(nodes, "_elastic", elastic)
+    monkeypatch.setattr(agents, "_elastic", elastic)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
-        assert nodes.run_agent(["train"], n_processes=1, threads=1) == ends
+        assert agents.run_agent(["train"], n_processes=1, threads=1) == ends
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert nodes._report(store, 1) == _report(code, host="n2")
     assert listened == [True]
-    assert not store.check([nodes._listens(0)])
+    assert not store.check([agents.listens(0)])
 
 
 def test_an_agent_holds_signals_back_from_its_first_moment(monkeypatch):
-    monkeypatch.setenv(nodes.HEAD_PORT, "1")
+    monkeypatch.setenv(agents.HEAD_PORT, "1")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     try:
         runpy.run_module("commbert", run_name="imported")
         assert set(nodes.SIGNALS) <= signal.pthread_sigmask(signal.SIG_BLOCK, [])
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    monkeypatch.delenv(nodes.HEAD_PORT)
+    monkeypatch.delenv(agents.HEAD_PORT)
     runpy.run_module("commbert", run_name="imported")
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
 
@@ -272,11 +272,11 @@ def test_a_rank_that_ends_before_it_is_told_to_stop_does_not_keep_the_others_fro
     def looked(_):
         raise InterruptedError
 
-    monkeypatch.setattr(nodes.psutil.Process, "children", lambda _: [Child(1), Child(2)])
-    monkeypatch.setattr(nodes.signal, "sigwait", lambda _: signal.SIGTERM)
-    monkeypatch.setattr(nodes.time, "sleep", looked)
+    monkeypatch.setattr(agents.psutil.Process, "children", lambda _: [Child(1), Child(2)])
+    monkeypatch.setattr(agents.signal, "sigwait", lambda _: signal.SIGTERM)
+    monkeypatch.setattr(agents.time, "sleep", looked)
     with pytest.raises(InterruptedError):
-        nodes._hand_on()
+        agents._hand_on()
     assert got == [(2, signal.SIGTERM)]
 
 
@@ -285,20 +285,21 @@ import os, signal, time
 from torch.distributed import TCPStore
 signal.signal(signal.SIGTERM, lambda *_: open("{told}", "w").close())
 store = TCPStore("127.0.0.1", int(os.environ["COMMBERT_HEAD_PORT"]), is_master=False, wait_for_workers=False)
-for node in range(2):
-    store.set(f"report/{{node}}", '{{"code": 0, "rank": null, "host": "n", "said": ""}}')
+for node in range({n_told}):
+    store.set(f"report/{{node}}", '{{"code": {code}, "rank": 0, "host": "n", "said": ""}}')
 while True:
     time.sleep(1)
 """
 
 
-def test_an_srun_that_does_not_end_after_all_agents_have_told_their_end_is_ended(tmp_path, squeue, monkeypatch):
+@pytest.mark.parametrize(("n_told", "code", "ends"), [(2, 0, 0), (1, EXIT_PEER_LOST, 1)])
+def test_an_srun_that_does_not_end_when_nobody_goes_on_is_ended(tmp_path, squeue, monkeypatch, n_told, code, ends):
     squeue("42 2 4")
     monkeypatch.setattr(nodes, "_LEAVING_S", 1.0)
     fake = tmp_path / "srun"
-    fake.write_text(DEAF.format(python=sys.executable, told=tmp_path / "told"))
+    fake.write_text(DEAF.format(python=sys.executable, told=tmp_path / "told", n_told=n_told, code=code))
     fake.chmod(0o755)
-    assert nodes.run_on_nodes(["train"], n_nodes=2, threads=1, restarts=0) == 0
+    assert nodes.run_on_nodes(["train"], n_nodes=2, threads=1, restarts=0) == ends
 
 
 RANK = """#!/bin/sh
@@ -328,19 +329,19 @@ def test_an_agent_starts_its_ranks_once_and_reports_their_end(tmp_path, monkeypa
     python.chmod(0o755)
     ranks = tmp_path / "ranks"
     ranks.mkdir()
-    for name, value in (("SLURM_JOB_ID", 42), (nodes.ATTEMPT, 0), (nodes.N_NODES, 1), (nodes.RANK_FOLDER, ranks)):
+    for name, value in (("SLURM_JOB_ID", 42), (nodes.ATTEMPT, 0), (agents.N_NODES, 1), (agents.RANK_FOLDER, ranks)):
         monkeypatch.setenv(name, str(value))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))  # nothing of torchrun stays there
     monkeypatch.setattr(nodes.sys, "executable", str(python))
     endpoint = f"127.0.0.1:{store.port}"
-    assert nodes._elastic(["train"], 2, endpoint=endpoint, address="127.0.0.1", folder=ranks) == report
+    assert agents._elastic(["train"], 2, endpoint=endpoint, address="127.0.0.1", folder=ranks) == report
     assert [(tmp_path / f"starts.{rank}").read_text() for rank in (0, 1)] == ["start\n"] * 2
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_only_the_first_rank_speaks_and_what_the_others_say_is_kept(tmp_path, rank):
-    code = "import sys; from commbert.training import nodes; nodes.speak_for_rank(); print('said', file=sys.stderr)"
-    env = {**os.environ, nodes.RANK_FOLDER: str(tmp_path), "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    code = "import sys; from commbert.training import agents; agents.speak_for_rank(); print('said', file=sys.stderr)"
+    env = {**os.environ, agents.RANK_FOLDER: str(tmp_path), "RANK": str(rank), "LOCAL_RANK": str(rank)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     kept = tmp_path / "stderr.1"
     assert (done.stderr, kept.exists()) == (("said\n", False) if rank == 0 else ("", True))

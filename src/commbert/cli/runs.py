@@ -54,7 +54,7 @@ def train(
 ) -> None:
     """Train; goes on from its newest checkpoint. Exit code 75: stopped as asked, start again to go on."""
     from commbert.settings.training import TrainingSettings
-    from commbert.training import launch, nodes
+    from commbert.training import agents, launch
     from commbert.training.stopping import listening
 
     run = parsed(RuntimeSettings, runtime, "runtime")
@@ -63,7 +63,7 @@ def train(
         end_with_starter()
         raise typer.Exit(_launch(run, section, threads=threads, checkpoints=checkpoints))
     launch.follow_launcher()
-    nodes.speak_for_rank()
+    agents.speak_for_rank()
 
     def work() -> Any:
         from commbert.stages import train as stage
@@ -94,17 +94,17 @@ def train(
             resumes=True,
         )
     if result is None:
-        raise typer.Exit(nodes.end_of_stopped())
+        raise typer.Exit(agents.end_of_stopped())
 
 
 def _launch(run: RuntimeSettings, section: Any, *, threads: int, checkpoints: Path) -> int:
     """Start the training processes, here or on several machines, and return the exit code."""
-    from commbert.training import launch, nodes
+    from commbert.training import agents, launch, nodes
     from commbert.training.locking import wait_for_turn
 
     n_processes = launch.process_count(run.processes, run.device)
-    if nodes.is_agent():
-        return nodes.run_agent(sys.argv[1:], n_processes=n_processes, threads=usable_threads(threads))
+    if agents.is_agent():
+        return agents.run_agent(sys.argv[1:], n_processes=n_processes, threads=usable_threads(threads))
     if not wait_for_turn(checkpoints, run.lock_wait_s):
         return EXIT_STOPPED
     if run.nodes > 1:
