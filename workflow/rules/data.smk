@@ -17,11 +17,14 @@ SHARED = dict(variant="")
 # Snakemake's cache between runs, where the environment names a folder for it; else no trace of it.
 CACHE = CACHE_FETCHED = False
 if uses_cache(os.environ):
-    workflow.workflow_settings.cache = (
-        workflow.workflow_settings.cache or []
-    )  # as --cache does
+
+    include: "cache.smk"
+
     CACHE = "omit-software"  # in the folder's name: the libraries' versions
-    CACHE_FETCHED = ["omit-software", "omit-storage-content"]  # pinned by its sha256
+    CACHE_FETCHED = [
+        "omit-software",
+        "omit-storage-content",
+    ]  # pinned by its sha256
 
 
 wildcard_constraints:
