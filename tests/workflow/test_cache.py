@@ -45,6 +45,20 @@ def test_without_a_cache_nothing_is_said_of_one(tmp_path: Path) -> None:
     assert "caching" not in done.stdout + done.stderr
 
 
+def test_a_cache_that_cannot_be_written_is_said_in_a_line_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    write_tree(tmp_path / "tree")
+    tiny.write_base_model(tmp_path / "base_model")
+    monkeypatch.setenv("SNAKEMAKE_OUTPUT_CACHE", str(tmp_path / "file"))
+    write_config(tmp_path, tiny_config(tmp_path))
+    done = snakemake(tmp_path, "-n")
+    assert done.returncode == 1
+    assert f"SNAKEMAKE_OUTPUT_CACHE={tmp_path}/file: expected a folder for a cache that can be written" in done.stdout
+    assert "provenance.py" not in done.stdout + done.stderr
+
+
 @pytest.mark.slow
 def test_another_folder_gets_the_same_tables_from_the_cache_unless_what_makes_them_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,11 @@ SHARED = dict(variant="")
 
 # Snakemake's cache between runs, where the environment names a folder for it; else no trace of it.
 CACHE = CACHE_FETCHED = False
-if uses_cache(os.environ):
+try:
+    is_cached = uses_cache(os.environ)
+except SettingsError as error:
+    raise WorkflowError(str(error))
+if is_cached:
 
     include: "cache.smk"
 
