@@ -200,5 +200,5 @@ def test_only_an_environment_that_names_a_cache_gets_our_folder_in_it(tmp_path):
 
 def test_a_cache_without_the_right_to_write_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("commbert.provenance.os.access", lambda *_: False)
-    with pytest.raises(SettingsError, match="SNAKEMAKE_OUTPUT_CACHE=.*no right to write"):
+    with pytest.raises(SettingsError, match=r"SNAKEMAKE_OUTPUT_CACHE=.*no right to write"):
         cache_folder(str(tmp_path))
