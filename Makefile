@@ -50,6 +50,7 @@ pretrain: $(VENV)/.run   ## a vocabulary and a small BERT from nothing, then the
 	$(SMK) --directory results/pretrain --configfile config.yaml resources/presets/pretrain-smoke.yaml $(ARGS) -- all reports/pretrain_training_report.md
 slurm: $(VENV)/.run      ## the main job through Slurm: first set partitions in PROFILE (workflow/profiles/slurm)
 	@test -f $(PROFILE)/config.yaml || { echo "error: PROFILE=$(PROFILE): expected a folder with config.yaml; Snakemake would pass it over and run everything here."; exit 1; }
+	@! grep -q '^executor: slurm' $(PROFILE)/config.yaml || command -v sbatch >/dev/null || { echo "error: no sbatch on this machine: expected a login node of a cluster with Slurm. Go there, or run it here: make run."; exit 1; }
 	$(INSTALL) --editable '.[slurm,cluster]'
 	$(BIN)/snakemake --workflow-profile $(PROFILE) $(ARGS)
 dry-run: $(VENV)/.run    ## what would run, and why

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from commbert.artifacts import sha256_file
+from commbert.errors import SettingsError
 
 _PACKAGE = "commbert"
 _LIBRARIES = (
@@ -158,6 +159,9 @@ def cache_folder(root: str) -> str:
 
     Args:
         root: The cache, relative to the working folder, or the result of this function, which is returned as it is.
+
+    Raises:
+        SettingsError: If nothing can be written there.
     """
     required = importlib.metadata.requires(_PACKAGE) or []
     names = sorted({name[0] for line in required if "extra ==" not in line and (name := _NAME.match(line))})
@@ -171,7 +175,16 @@ def cache_folder(root: str) -> str:
     own = f"commbert-{digest(*software)}"
     if path.name != own:
         path /= own
+    try:
         path.mkdir(parents=True, exist_ok=True)
+        why = "" if os.access(path, os.W_OK) else "no right to write"
+    except OSError as error:
+        why = str(error)
+    if why:
+        raise SettingsError(
+            f"{_CACHE}={root}: expected a folder for a cache that can be written, found: {why}. Name another one, or "
+            "unset the variable."
+        )
     return str(path)
 
 

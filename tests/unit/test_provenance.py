@@ -9,6 +9,7 @@ import pytest
 import commbert
 import tiny
 from commbert.corpus.fingerprints import fingerprint_shards
+from commbert.errors import SettingsError
 from commbert.provenance import cache_folder, digest, digest_of_files, fingerprint_paths, uses_cache
 from commbert.settings.corpus import PathSource
 
@@ -195,3 +196,9 @@ def test_only_an_environment_that_names_a_cache_gets_our_folder_in_it(tmp_path):
     environment["SNAKEMAKE_OUTPUT_CACHE"] = str(tmp_path)
     assert uses_cache(environment)
     assert environment["SNAKEMAKE_OUTPUT_CACHE"] == cache_folder(str(tmp_path))
+
+
+def test_a_cache_without_the_right_to_write_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("commbert.provenance.os.access", lambda *_: False)
+    with pytest.raises(SettingsError, match=r"SNAKEMAKE_OUTPUT_CACHE=.*no right to write"):
+        cache_folder(str(tmp_path))

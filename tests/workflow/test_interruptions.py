@@ -72,5 +72,4 @@ def test_a_second_workflow_in_the_same_folder_ends_at_once_and_says_why(long_tra
         workflow.send_signal(2)
         workflow.communicate()
     assert second.returncode == 1
-    assert "another snakemake runs here (host" in second.stderr
-    assert f"process {workflow.pid}" in second.stderr
+    assert f"another snakemake runs here (process {workflow.pid} on " in second.stderr

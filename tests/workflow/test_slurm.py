@@ -171,8 +171,9 @@ def out_of_time(run: Submitted) -> None:
     trainer = run.frozen_in_training()
     # Less is left than the warning time, 120 s: Slurm looks every half minute.
     run.cluster.call("scontrol", "update", f"JobId={run.job()}", "EndTime=now+100")
-    run.until(lambda: has_pending_term(trainer), "Slurm's warning")
-    trainer.resume()
+    run.until(lambda: was_warned(trainer), "Slurm's warning")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        trainer.resume()
 
 
 def cancelled(run: Submitted) -> None:
@@ -192,9 +193,12 @@ def two_nodes(run: Submitted) -> None:
     run.start("--set-resources", "train_run:slurm_partition=cpu", *TARGET)
 
 
-def has_pending_term(process: psutil.Process) -> bool:
-    """Return whether a SIGTERM waits for a stopped process."""
-    lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+def was_warned(process: psutil.Process) -> bool:
+    """Return whether a SIGTERM waits for a stopped process, or Slurm has let it go on and it has ended already."""
+    try:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
     masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd", "ShdPnd"))]
     return any(mask >> (signal.SIGTERM - 1) & 1 for mask in masks)
 

@@ -16,12 +16,19 @@ SHARED = dict(variant="")
 
 # Snakemake's cache between runs, where the environment names a folder for it; else no trace of it.
 CACHE = CACHE_FETCHED = False
-if uses_cache(os.environ):
-    workflow.workflow_settings.cache = (
-        workflow.workflow_settings.cache or []
-    )  # as --cache does
+try:
+    is_cached = uses_cache(os.environ)
+except SettingsError as error:
+    raise WorkflowError(str(error))
+if is_cached:
+
+    include: "cache.smk"
+
     CACHE = "omit-software"  # in the folder's name: the libraries' versions
-    CACHE_FETCHED = ["omit-software", "omit-storage-content"]  # pinned by its sha256
+    CACHE_FETCHED = [
+        "omit-software",
+        "omit-storage-content",
+    ]  # pinned by its sha256
 
 
 wildcard_constraints:
