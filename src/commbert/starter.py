@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -36,8 +37,17 @@ def end_with_starter() -> None:
     number, _, where = os.environ.get(STARTED_BY, "").partition(" ")
     if not number.isdigit() or where != _where():
         return
-    watch = threading.Thread(target=_end_after, args=(_handle(int(number)), int(number)), daemon=True)
-    watch.start()
+
+    def end() -> None:
+        _log.warning("process %s, which started this one, has ended: stopping.", number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    when_gone(int(number), end)
+
+
+def when_gone(number: int, act: Callable[[], None]) -> None:
+    """Call a function, in a thread, when a process of this machine has ended, or if it has already."""
+    threading.Thread(target=_act_after, args=(_handle(number), number, act), daemon=True).start()
 
 
 def _where() -> str:
@@ -62,7 +72,7 @@ def _handle(number: int) -> int | None:
         return None
 
 
-def _end_after(handle: int | None, number: int) -> None:
+def _act_after(handle: int | None, number: int, act: Callable[[], None]) -> None:
     if handle is None:
         while _is_there(number):
             time.sleep(_LOOKS_EVERY_S)
@@ -70,8 +80,7 @@ def _end_after(handle: int | None, number: int) -> None:
         waiting = select.poll()
         waiting.register(handle, select.POLLIN)
         waiting.poll()
-    _log.warning("process %d, which started this one, has ended: stopping.", number)
-    os.kill(os.getpid(), signal.SIGTERM)
+    act()
 
 
 def _is_there(number: int) -> bool:

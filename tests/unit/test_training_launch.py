@@ -1,6 +1,9 @@
+import os
 import signal
+import subprocess
 import sys
 
+import psutil
 import pytest
 
 from commbert.errors import SettingsError
@@ -191,3 +194,45 @@ def test_nobody_is_left_when_the_launcher_is_interrupted(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         launch.become_training(["train"], n_processes=2, threads=2, most_processes=4)
     assert signal.SIGKILL in worker.got
+
+
+RANK = """
+import os, sys, time
+from commbert.training import launch
+from commbert.training.stopping import listening
+with listening() as stop:
+    launch.follow_launcher()
+    if sys.argv[1] == "joined":
+        launch.joined()
+    print(os.getpid(), flush=True)
+    while not stop.requested:
+        time.sleep(0.01)
+    time.sleep(0.5)
+    print("saved", flush=True)
+"""
+LAUNCHER = """
+import os, subprocess, sys, time
+env = {**os.environ, "COMMBERT_LAUNCHED": str(os.getpid())}
+subprocess.Popen([sys.executable, "-c", *sys.argv[1:]], env=env)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells of a parent's death")
+@pytest.mark.parametrize(("state", "said"), [("joined", "saved\n"), ("joining", "")])
+def test_a_rank_whose_launcher_is_killed_saves_if_it_has_joined_the_others_and_else_ends_at_once(state, said):
+    command = [sys.executable, "-c", LAUNCHER, RANK, state]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as launcher:
+        rank = psutil.Process(int(launcher.stdout.readline()))
+        launcher.kill()
+        assert launcher.stdout.read() == said
+    rank.wait(10)
+
+
+def test_a_rank_that_starts_when_its_launcher_is_gone_ends(monkeypatch):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    code = "from commbert.training import launch; launch.follow_launcher(); print('goes on')"
+    env = {**os.environ, launch.LAUNCHED: str(gone.pid)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (launch.EXIT_PEER_LOST, "")

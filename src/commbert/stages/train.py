@@ -34,6 +34,7 @@ from commbert.tables import content_digest
 from commbert.training.checkpoints import CheckpointStore
 from commbert.training.context import Context, make_context
 from commbert.training.data import DataPaths, read_training_data
+from commbert.training.launch import joined
 from commbert.training.loop import Rhythm, load_best, train
 from commbert.training.strategies import choose_strategy, make_strategy
 from commbert.training.trackers import Mlflow, TensorBoard, Tracker
@@ -77,6 +78,7 @@ def run(
     """
     device = choose_device(runtime.device)
     processes = join(device.type)
+    joined()
     if not processes.is_first:
         logging.getLogger("commbert").setLevel(logging.ERROR)  # what all of them know is said once
     # On CPU the gradient of an indexed row is else added up by several threads in the order in which they come.

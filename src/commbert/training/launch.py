@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
 from commbert.errors import EXIT_PEER_LOST, EXIT_STOPPED, SettingsError
 from commbert.monitoring import gpu_count
-from commbert.starter import STARTED_BY
+from commbert.starter import STARTED_BY, when_gone
 from commbert.training.restarting import ATTEMPT, Verdict, failure, until_done
 from commbert.training.stopping import SIGNALS, Stop, listening
 
@@ -31,6 +32,7 @@ _GRACE_S = 20.0
 _LAST_S = 10.0
 """Time to obey, before they are killed."""
 _PR_SET_PDEATHSIG = 1
+_joined = threading.Event()
 _RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -123,12 +125,27 @@ def usage_of_node(usage: Path | None) -> Path | None:
 
 
 def follow_launcher() -> None:
-    """Ask Linux for a SIGTERM, the wish to stop, when the launcher dies, so that nobody trains on unseen."""
+    """End with the launcher, so that nobody trains on unseen: after ``joined`` by the wish to stop, before it at once.
+
+    Linux sends the wish. Who waits for the others to join would not hear it, and has nothing to save.
+    """
     launcher = int(os.environ.get(LAUNCHED, os.getpid()))
-    if launcher != os.getpid() and sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != launcher:
-            os.kill(os.getpid(), signal.SIGTERM)
+    if launcher == os.getpid() or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    when_gone(launcher, _leave_unless_joined)
+    if os.getppid() != launcher:
+        _leave_unless_joined()  # another process may have its number by now
+
+
+def joined() -> None:
+    """Say that all training processes have found each other."""
+    _joined.set()
+
+
+def _leave_unless_joined() -> None:
+    if not _joined.is_set():
+        os._exit(EXIT_PEER_LOST)
 
 
 class _Workers:
