@@ -8,6 +8,7 @@ is exactly what it started. Under tests it ends them too when the test process i
 """
 
 import argparse
+import contextlib
 import ctypes
 import os
 import platform
@@ -176,12 +177,17 @@ class SlurmCluster:
         daemon = psutil.Process(int((self.folder / "run" / f"{name}.pid").read_text()))
         spool = str(self.folder / "spool" / name)
         keeper = daemon.parent()
-        for child in keeper.children() if keeper else []:
-            if child.name() == "slurmstepd" and any(
-                str(end.laddr).startswith(spool) for end in child.net_connections("unix")
-            ):
-                for process in [*child.children(recursive=True), child]:
-                    process.kill()
+        managers = [
+            child
+            for child in (keeper.children() if keeper else [])
+            if child.name() == "slurmstepd"
+            and any(str(c.laddr).startswith(spool) for c in child.net_connections("unix"))
+        ]
+        tasks = [process for manager in managers for process in manager.children(recursive=True)]
+        # Who would tell Slurm of the tasks' end goes first: a node that dies tells nothing.
+        for process in [*managers, *tasks]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         daemon.kill()
 
 
