@@ -173,7 +173,10 @@ class SlurmCluster:
         return done.stdout.strip()
 
     def kill_node(self, name: str) -> None:
-        """Kill a node's daemon and all that it runs, as a crash does; the keeper starts the daemon again."""
+        """Kill a node's daemon and all that it runs, as a crash does; the keeper starts the daemon again.
+
+        Slurm is told: by itself it looks for lost jobs only every five minutes.
+        """
         daemon = psutil.Process(int((self.folder / "run" / f"{name}.pid").read_text()))
         spool = str(self.folder / "spool" / name)
         keeper = daemon.parent()
@@ -189,6 +192,8 @@ class SlurmCluster:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         daemon.kill()
+        self.call("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=died")
+        self.call("scontrol", "update", f"NodeName={name}", "State=RESUME")
 
 
 def _keeper_of(folder: Path) -> psutil.Process | None:
