@@ -16,6 +16,11 @@ EXIT_PEER_LOST = 76
 """Exit code of a training process that ends because another one did; the other one says why."""
 
 
+def printable(text: str) -> str:
+    """Return text with control characters shown, not sent to the terminal; lines and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+
+
 class CommbertError(Exception):
     """Root of all errors that are shown to a user as a message."""
 

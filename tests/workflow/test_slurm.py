@@ -18,7 +18,6 @@ import pytest
 import yaml
 
 import tiny
-from commbert.settings.runtime import RuntimeSettings
 from commbert.tables import content_digest
 from workflow.slurm_cluster import ClusterError, SlurmCluster
 from workflow_case import REPO, snakemake, tiny_config, write_config, write_tree
@@ -28,7 +27,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.slurm]
 RUN = Path("results/runs/final")
 TRAINED = ("trained", "checkpoint", "metrics.jsonl", "training.json", "best", "final")
 STEPS = 60
-HAS_NODES = "nodes" in RuntimeSettings.model_fields
 
 
 @pytest.fixture(scope="module")
@@ -206,9 +204,7 @@ def was_warned(process: psutil.Process) -> bool:
 @pytest.fixture(scope="module")
 def ended(cluster: SlurmCluster, local_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Return a function that gives the end of a scenario; all of them run at once, for most of it is waiting."""
-    scenarios = (whole, out_of_time, requeued, node_died, cancelled, generic, wrong_partition)
-    if HAS_NODES:
-        scenarios = (*scenarios, two_nodes)
+    scenarios = (whole, out_of_time, requeued, node_died, cancelled, generic, wrong_partition, two_nodes)
     runs = {scenario: Submitted(cluster, tmp_path_factory.mktemp(scenario.__name__) / "run") for scenario in scenarios}
 
     def play(scenario: Callable[[Submitted], None]) -> Submitted:
@@ -272,7 +268,6 @@ def test_any_scheduler_that_takes_commands_trains_the_same(ended: Any, local_run
     assert_same_training(ended(generic), local_run)
 
 
-@pytest.mark.skipif(not HAS_NODES, reason="runtime.nodes: no such setting yet")
 def test_two_nodes_train_the_same_as_one_process(ended: Any, local_run: Path) -> None:
     run = ended(two_nodes)
     assert_same_training(run, local_run)

@@ -6,7 +6,7 @@ import shutil
 import snakemake.workflow
 from snakemake.caching.local import OutputFileCache
 
-from commbert.locks import take
+from commbert.locks import opened, take
 
 
 class OneAtATime(OutputFileCache):
@@ -14,7 +14,7 @@ class OneAtATime(OutputFileCache):
 
     async def store(self, job):
         lock = self.path / "commbert.lock"
-        fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        fd = opened(lock)
         try:
             while not take(fd, lock):
                 await asyncio.sleep(0.05)  # other jobs of this process go on

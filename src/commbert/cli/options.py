@@ -11,7 +11,7 @@ import typer
 
 from commbert import __version__
 from commbert.cli.recording import recorded
-from commbert.errors import SettingsError
+from commbert.errors import SettingsError, printable
 from commbert.settings.base import Section
 from commbert.settings.checking import section_from_json
 from commbert.settings.runtime import RuntimeSettings
@@ -103,8 +103,7 @@ class _OneLine(logging.Formatter):
     """Control characters in messages are shown, not sent to the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        return "".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in text)
+        return printable(super().format(record))
 
 
 def set_up_logging(log: Path | None) -> None:

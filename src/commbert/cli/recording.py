@@ -105,26 +105,25 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 def _attempts(path: Path) -> list[Any]:
-    if not path.is_file():
-        return []
-    try:
-        found = read_json(path)
-    except ArtifactError as error:
-        _log.warning("earlier attempts are not in the record: %s", error)
-        return []
+    found = _earlier(path)
     return found if isinstance(found, list) else []
 
 
 def _done_before_restart(usage: Path) -> list[Any]:
     """Return what this training took so far, where it was done here, but another process of it died at its end."""
-    if os.environ.get(ATTEMPT, "0") == "0" or not usage.is_file():
-        return []
+    found = _earlier(usage) if os.environ.get(ATTEMPT, "0") != "0" else None
+    return [*found.pop("earlier_attempts", []), found] if found else []
+
+
+def _earlier(path: Path) -> Any:
+    """Return what stands in a record of before; None where there is none, or it is damaged."""
+    if not path.is_file():
+        return None
     try:
-        found = read_json(usage)
+        return read_json(path)
     except ArtifactError as error:
         _log.warning("earlier attempts are not in the record: %s", error)
-        return []
-    return [*found.pop("earlier_attempts", []), found]
+        return None
 
 
 def _keep(path: Path, attempts: list[Any]) -> None:

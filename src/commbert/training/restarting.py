@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from commbert.errors import EXIT_PEER_LOST, EXIT_UNEXPECTED, EXIT_USER_ERROR
+from commbert.errors import EXIT_PEER_LOST, EXIT_UNEXPECTED, EXIT_USER_ERROR, printable
 from commbert.training.stopping import Stop
 
 ATTEMPT = "COMMBERT_ATTEMPT"
@@ -54,7 +54,7 @@ def until_done(start: Callable[[int], Verdict], *, restarts: int, stop: Stop) ->
     """
     for attempt in range(restarts + 1):
         verdict = start(attempt)
-        sys.stderr.write("".join(c if c.isprintable() or c in "\n\t" else f"\\x{ord(c):02x}" for c in verdict.said))
+        sys.stderr.write(printable(verdict.said))
         if not verdict.reason:
             return verdict.code
         if not verdict.is_death or stop.requested or attempt == restarts:
