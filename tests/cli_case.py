@@ -16,7 +16,7 @@ def commbert(*args, prefix=(), **options):
     command = ["-m", "commbert", *map(str, args)]
     if prefix or options:
         command = [*prefix, sys.executable, *command]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
     logger, stderr, argv = logging.getLogger("commbert"), io.StringIO(), sys.argv
     before = logger.handlers, logger.level, logger.propagate
     logger.handlers = []

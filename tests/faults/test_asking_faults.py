@@ -234,7 +234,7 @@ def test_a_reader_that_leaves_ends_the_command_without_a_word(models, tmp_path):
         process.stdout.close()
         errors = process.stderr.read()
         process.stderr.close()
-        assert process.wait(timeout=60) in (0, 1)
+        assert process.wait(timeout=300) in (0, 1)
         assert errors == b""
 
 
@@ -249,7 +249,7 @@ def test_ctrl_c_ends_the_command_with_130_and_no_traceback(models):
     assert process.stdout.readline()  # it waits for more now
     time.sleep(0.2)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
     assert b"Traceback" not in errors
 

@@ -460,7 +460,7 @@ def test_the_command_makes_what_the_stage_makes(tmp_path, chain):
     ):
         command += [f"--{option}", str(path)]
     process = data_case.start([command])
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert (tmp_path / "v.parquet").read_bytes() == expected.read_bytes()
 

@@ -159,6 +159,7 @@ def test_piped_lines_are_answered_without_a_prompt(at):
     assert b"commbert>" not in good.stdout
 
 
+CTRL_C = b"\x03"
 CONTROL = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -175,19 +176,25 @@ def typed(at, env, keys):
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - so that Ctrl-C reaches it
     )
     os.close(theirs)
-    screen, waiting, seen = b"", list(keys), 0
+    screen, waiting, seen, again = b"", list(keys), 0, b""
     try:
-        while select.select([ours], [], [], 60)[0]:
+        while True:
+            if not select.select([ours], [], [], 10 if again else 120)[0]:
+                assert again, f"silent after {screen!r}"
+                os.write(ours, again)  # Python hears no Ctrl-C between its prompt and its wait: a user hits it twice
+                again = b""
             try:
                 screen += os.read(ours, 65536)
             except OSError:  # the terminal is gone with the process
                 break
             if waiting and b"commbert> " in screen[seen:]:
-                seen = len(screen)
-                os.write(ours, waiting.pop(0))
-        code = process.wait(timeout=10)
+                seen, keys = len(screen), waiting.pop(0)
+                again = CTRL_C if keys.endswith(CTRL_C) else b""
+                os.write(ours, keys)
+        code = process.wait(timeout=60)
     finally:
         process.kill()
+        process.wait()
         os.close(ours)
     return code, CONTROL.sub(b"", screen).decode()
 

@@ -20,7 +20,7 @@ def status(folder: Path, **commands: str) -> str:
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
         check=True,
     )
     return done.stdout.strip()

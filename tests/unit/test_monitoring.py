@@ -464,7 +464,7 @@ def test_a_stage_that_is_stopped_by_sigterm_has_its_samples_and_no_traceback(tmp
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
     assert "Traceback" not in said
     assert len(rows_of(tmp_path, "host")) == 2

@@ -226,7 +226,7 @@ def test_a_rank_whose_launcher_is_killed_saves_if_it_has_joined_the_others_and_e
         rank = psutil.Process(int(launcher.stdout.readline()))
         launcher.kill()
         assert launcher.stdout.read() == said
-    rank.wait(10)
+    rank.wait(60)
 
 
 def test_a_rank_that_starts_when_its_launcher_is_gone_ends(monkeypatch):

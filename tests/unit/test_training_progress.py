@@ -52,7 +52,7 @@ def _on_terminal(script, **environment):
             break
         shown += piece
     os.close(ours)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=120)
     assert process.returncode == 0, shown
     assert out == b""
     return shown.decode()

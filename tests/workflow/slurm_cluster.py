@@ -318,7 +318,7 @@ class _Keeper:
 def _said(*command: str) -> str:
     """Return what a command prints; nothing while the controller does not answer."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False).stdout.strip()
     except subprocess.TimeoutExpired:
         return ""
 
