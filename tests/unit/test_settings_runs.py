@@ -158,6 +158,20 @@ def test_every_row_of_the_sweep_has_a_run_for_each_seed():
     assert [found.training_of(run).seed for run in found.swept_runs["own"]] == [17, 18, 4]
 
 
+def test_rows_of_one_seed_have_a_run_with_the_first_seed_alone():
+    found = loaded(RUNS, training={"seed": 17}, sweep={"seeds": [4, 17], "one_seed": ["b"]})
+    assert found.swept_runs == {"final": ["final@4", "final"], "a": ["a@4", "a"], "b": ["b@4"]}
+
+
+@pytest.mark.parametrize(("name", "reference"), [("c", None), ("wide", None), ("final", None), ("b", "b")])
+def test_only_ablations_that_are_not_the_reference_can_have_one_seed(name, reference):
+    others = ", ".join(n for n in ("a", "b") if n != reference)
+    assert message_of(RUNS, sweep={"reference": reference, "one_seed": [name]}) == (
+        f"config.yaml sweep.one_seed: expected ablations that are not the reference ({others}), found {name!r}. "
+        "Remove it."
+    )
+
+
 @pytest.mark.parametrize(("reference", "rows"), [("wide", ["wide", "a", "b"]), ("b", ["b", "a"])])
 def test_the_reference_of_the_sweep_comes_first_and_once(reference, rows):
     assert list(loaded(RUNS, sweep={"reference": reference}).swept_runs) == rows

@@ -107,6 +107,15 @@ def test_a_difference_of_one_seed_is_that_of_the_scores(swept, tmp_path):
         assert found == pytest.approx(vars(expected), rel=1e-12)
 
 
+def test_a_row_of_one_seed_is_compared_with_the_reference_of_that_seed(swept, tmp_path):
+    rows = {"final": _row(tmp_path / "final", 1.0), "other": _row(tmp_path / "other", 1.2, seeds=(9,))}
+    row = swept(rows)["rows"][1]
+    assert row["seeds"] == 1
+    alone = swept({"final": _row(tmp_path / "alone", 1.0, seeds=(1,)), "other": rows["other"]})["rows"][1]
+    assert row["cells"] == alone["cells"]
+    assert row["cells"]["term_mrr"]["difference"]["n_seeds"] == 1
+
+
 def test_the_mean_over_seeds_is_shown_in_every_form(swept, tmp_path):
     result = swept({"final": _row(tmp_path / "final", 1.0)})
     values = [

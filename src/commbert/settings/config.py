@@ -174,7 +174,8 @@ class Config(Section):
     def swept_runs(self) -> dict[str, list[str]]:
         """Return the rows of the sweep's table: names of runs, each with its runs of all seeds."""
         rows = [self.sweep.reference or self.main_runs[0], *(name for name, run in self.runs.items() if run.ablation)]
-        return {name: [self.with_seed(name, seed) for seed in self.sweep.seeds] for name in dict.fromkeys(rows)}
+        seeds = {name: self.sweep.seeds[:1] if name in self.sweep.one_seed else self.sweep.seeds for name in rows}
+        return {name: [self.with_seed(name, seed) for seed in those] for name, those in seeds.items()}
 
     def sweep_plan(self) -> str:
         """Return the rows of the sweep's table, what each changes and its runs, as JSON."""
@@ -239,8 +240,7 @@ def _problems_of_names(config: Config, where: str) -> Iterator[str]:
                     f"{where} report.{key}: expected {', '.join(config.baseline_names)} or a name of runs ({names}), "
                     f"found {name!r}. Remove it or add the run."
                 )
-    if config.sweep.reference is not None and config.sweep.reference not in config.runs:
-        yield f"{where} sweep.reference: expected a name of runs ({names}), found {config.sweep.reference!r}. Name one."
+    yield from _problems_of_sweep(config, where)
     for name, entry in config.finetune.items():
         if entry.model != "base" and entry.model not in config.runs and "/" not in entry.model:
             yield (
@@ -255,6 +255,19 @@ def _problems_of_names(config: Config, where: str) -> Iterator[str]:
     for name in ("base", "untrained", *RULES):
         if name in config.runs:
             yield f"{where} runs.{name}: the name {name} means a baseline. Choose another name."
+
+
+def _problems_of_sweep(config: Config, where: str) -> Iterator[str]:
+    names = ", ".join(config.runs)
+    if config.sweep.reference is not None and config.sweep.reference not in config.runs:
+        yield f"{where} sweep.reference: expected a name of runs ({names}), found {config.sweep.reference!r}. Name one."
+    others = [name for name in config.runs if config.runs[name].ablation and name != config.sweep.reference]
+    for name in config.sweep.one_seed:
+        if name not in others:
+            yield (
+                f"{where} sweep.one_seed: expected ablations that are not the reference ({', '.join(others)}), "
+                f"found {name!r}. Remove it."
+            )
 
 
 def _without_removed(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class SweptRun:
     changes: dict[str, Any]
     """What the run changes, by section."""
     evaluations: list[Path]
-    """validation.json of each seed; its scores lie beside."""
+    """validation.json of each seed, the same ones in the same order for all rows; its scores lie beside. A row may lack
+    the last ones."""
     trainings: list[Path]
     """training.json of each seed; none for what is not trained."""
 
@@ -62,7 +63,9 @@ def run(
     fixed = {name: [_draws(path, settings)] for name, path in others.items()}
     base_name = "base" if "base" in fixed else "untrained"
     base = {key: d.value for key, d in fixed[base_name][0].items()}
-    rows = [_row(name, found, draws[reference], reference, settings) for name, found in (draws | fixed).items()]
+    # A row of fewer seeds is compared with the reference's of the same seeds.
+    rows = [_row(name, found, draws[reference][: len(found)], reference, settings) for name, found in draws.items()]
+    rows += [_row(name, found, draws[reference], reference, settings) for name, found in fixed.items()]
     for row in rows:
         swept = runs.get(row["name"])
         row["changes"] = json.dumps(swept.changes, sort_keys=True) if swept and swept.changes else ""
