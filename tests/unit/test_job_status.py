@@ -28,7 +28,13 @@ def status(folder: Path, **commands: str) -> str:
 
 @pytest.mark.parametrize(
     ("state", "said"),
-    [("COMPLETED", "success"), ("TIMEOUT", "failed"), ("CANCELLED", "failed"), ("PENDING", "running")],
+    [
+        ("COMPLETED", "success"),
+        ("TIMEOUT", "failed"),
+        ("CANCELLED", "failed"),
+        ("PREEMPTED", "failed"),
+        ("PENDING", "running"),
+    ],
 )
 def test_a_state_of_slurm_is_told_in_the_words_that_snakemake_expects(tmp_path: Path, state: str, said: str) -> None:
     assert status(tmp_path, scontrol=f"echo JobId=7 JobState={state} Reason=None") == said

@@ -1,11 +1,11 @@
 # Classes or scores of a labelled table, learnt by an encoder: one model and one report per entry of the section finetune.
 # Checkpoints are no outputs, as in train.smk.
 
-# 1.2 GiB measured.
+# 1.2 GiB measured. One process, so one GPU, however many a training has.
 FINETUNING_RESOURCES = dict(
     mem_mb=lambda wildcards, attempt: 12000 * attempt,
     runtime=1440,
-    gpu=GPUS,
+    gpu=min(GPUS, 1),
     slurm_extra=WARNING,
 )
 
