@@ -5,8 +5,8 @@
     python tests/benchmarks/seeds.py [--run final] [--seeds 18,19] [--against base,ppmi_svd,base_head]
 
 Reads the evaluations under ``results/`` of the working folder. A figure is the mean over seeds; its interval, and that
-of the paired difference to each other system, resample seeds and items (``commbert.evaluation.seeds``). A system trained
-once stands for each seed. Writes reports/seeds.md and reports/seeds.json.
+of the paired difference to each other system, resample seeds and items (``commbert.evaluation.seeds``). A system
+trained once stands for each seed. Writes reports/seeds.md and reports/seeds.json.
 """
 
 import argparse
