@@ -29,8 +29,14 @@ def dry_run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
 
 
-def test_the_paper_preset_plans_the_reference_method() -> None:
-    done = dry_run(REPO, "--configfile", "config.yaml", "resources/presets/paper.yaml", "-p", "train")
+def plan_of_preset(folder: Path, preset: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Plan a preset in an empty folder: what the repository's own folder holds already would not be planned there."""
+    files = [str(REPO / "config.yaml"), str(REPO / "resources" / "presets" / preset)]
+    return dry_run(folder, *arguments, "--configfile", *files)
+
+
+def test_the_paper_preset_plans_the_reference_method(tmp_path: Path) -> None:
+    done = plan_of_preset(tmp_path, "paper.yaml", "train", "-p")
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     assert '"epochs":30' in said
@@ -41,8 +47,8 @@ def test_the_paper_preset_plans_the_reference_method() -> None:
     assert "bert-base-uncased" in said
 
 
-def test_the_preset_for_chinese_questions_plans_masked_language_modelling_alone() -> None:
-    done = dry_run(REPO, "--configfile", "config.yaml", "resources/presets/chinese-qa.yaml", "-p", "train", "evaluate")
+def test_the_preset_for_chinese_questions_plans_masked_language_modelling_alone(tmp_path: Path) -> None:
+    done = plan_of_preset(tmp_path, "chinese-qa.yaml", "train", "evaluate", "-p")
     assert done.returncode == 0, done.stderr
     said = done.stdout + done.stderr
     for part in (
@@ -63,8 +69,8 @@ def test_the_preset_for_chinese_questions_plans_masked_language_modelling_alone(
 
 
 @pytest.mark.parametrize("preset", sorted(p.name for p in (REPO / "resources" / "presets").glob("*.yaml")))
-def test_every_preset_is_accepted(preset: str) -> None:
-    done = dry_run(REPO, "--configfile", "config.yaml", f"resources/presets/{preset}", "-q", "rules")
+def test_every_preset_is_accepted(tmp_path: Path, preset: str) -> None:
+    done = plan_of_preset(tmp_path, preset, "-q", "rules")
     assert done.returncode == 0, done.stderr
 
 
