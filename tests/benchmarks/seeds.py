@@ -5,7 +5,7 @@
     python tests/benchmarks/seeds.py [--run final] [--seeds 18,19] [--against base,ppmi_svd,base_head]
 
 Reads the evaluations under ``results/`` of the working folder. A figure is the mean over seeds; its interval, and that
-of the paired difference to each other system, resample seeds and items (``commbert.evaluation.seeds``). A system
+of the paired difference to each other system, are over seeds and items (``commbert.evaluation.seeds``). A system
 trained once stands for each seed. Writes reports/seeds.md and reports/seeds.json.
 """
 
@@ -40,12 +40,12 @@ def main() -> None:
     results = Path("results")
     runs = [args.run, *(f"{args.run}@{seed}" for seed in args.seeds.split(","))]
     evaluations = [results / "runs" / name / "evaluation.json" for name in runs]
+    made_by = _made_by([*evaluations, *(_evaluation(results, name) for name in args.against.split(","))])
     settings = read_json(evaluations[0])["settings"]
     ours = [_draws(path, settings) for path in evaluations]
     against = {name: _draws(_evaluation(results, name), settings) for name in args.against.split(",")}
     rows = [_row(key, ours, against, settings["seed"]) for key in FIGURES if all(key in found for found in ours)]
-    environments = [read_json(path)["environment"] for path in evaluations]
-    write_json(Path("reports/seeds.json"), {"runs": runs, "rows": rows, "environments": environments})
+    write_json(Path("reports/seeds.json"), {"runs": runs, "rows": rows, "made_by": made_by})
     text = _markdown(rows, runs, list(against))
     write_text(Path("reports/seeds.md"), text)
     print(text, end="")
@@ -64,6 +64,19 @@ def _evaluation(results: Path, name: str) -> Path:
     return baseline if baseline.exists() else results / "runs" / name / "evaluation.json"
 
 
+def _made_by(evaluations: list[Path]) -> dict[str, Any]:
+    """Return the settings and the code of all evaluations; old ones beside new ones give figures of nothing."""
+    found = {str(path): read_json(path) for path in evaluations}
+    made_by = {
+        name: {"commit": e["environment"]["commit"], "settings": e["settings"]} for name, e in sorted(found.items())
+    }
+    first, *others = made_by.values()
+    if any(other != first for other in others):
+        commits = ", ".join(f"{name} ({made['commit']})" for name, made in made_by.items())
+        raise SystemExit(f"error: expected evaluations of one commit and of the same settings, found {commits}.")
+    return dict(first)
+
+
 def _draws(evaluation: Path, settings: dict[str, Any]) -> dict[str, Draws]:
     scores = read_scores(evaluation.with_suffix(".scores.parquet"))
     return draws_of(scores, FIGURES, n_resamples=settings["bootstrap"], seed=settings["seed"])
@@ -74,9 +87,9 @@ def _row(key: str, ours: list[dict[str, Draws]], against: dict[str, dict[str, Dr
     others = {}
     for name, draws in against.items():
         other = [draws[key]] if key in draws else []
-        value, change = over_seeds(other, seed=seed), over_seeds(found, other * len(found), seed=seed)
+        value, change = over_seeds(other), over_seeds(found, other * len(found))
         others[name] = {"value": value and vars(value), "difference": change and vars(change)}
-    value = over_seeds(found, seed=seed)
+    value = over_seeds(found)
     assert value is not None
     return {"figure": key, "value": vars(value), "seeds": [d.value for d in found], "against": others}
 

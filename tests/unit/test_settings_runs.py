@@ -163,12 +163,22 @@ def test_rows_of_one_seed_have_a_run_with_the_first_seed_alone():
     assert found.swept_runs == {"final": ["final@4", "final"], "a": ["a@4", "a"], "b": ["b@4"]}
 
 
-@pytest.mark.parametrize(("name", "reference"), [("c", None), ("wide", None), ("final", None), ("b", "b")])
-def test_only_ablations_that_are_not_the_reference_can_have_one_seed(name, reference):
-    others = ", ".join(n for n in ("a", "b") if n != reference)
-    assert message_of(RUNS, sweep={"reference": reference, "one_seed": [name]}) == (
-        f"config.yaml sweep.one_seed: expected ablations that are not the reference ({others}), found {name!r}. "
-        "Remove it."
+def test_the_reference_has_all_seeds_and_a_run_that_is_taken_away_leaves_the_rows_of_one_seed():
+    sweep = {"seeds": [1, 2], "one_seed": ["a", "b"]}
+    training = {"seed": 1}
+    assert loaded(RUNS, training=training, sweep={**sweep, "reference": "b"}).swept_runs == {
+        "b": ["b", "b@2"],
+        "a": ["a"],
+    }
+    assert loaded({**RUNS, "a": None}, training=training, sweep=sweep).swept_runs == {
+        "final": ["final", "final@2"],
+        "b": ["b"],
+    }
+
+
+def test_a_row_of_one_seed_that_is_no_run_is_refused():
+    assert message_of(RUNS, sweep={"one_seed": ["b", "c"]}) == (
+        "config.yaml sweep.one_seed: expected names of runs (final, wide, a, b), found 'c'. Set the list without it."
     )
 
 

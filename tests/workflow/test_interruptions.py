@@ -69,8 +69,10 @@ def test_a_second_workflow_in_the_same_folder_ends_at_once_and_says_why(long_tra
     with start_snakemake(long_training, TARGET) as workflow:
         training_of(workflow, long_training)
         workflow.send_signal(signal.SIGSTOP)  # else a fast machine ends the training before the second one looks
-        second = snakemake(long_training, TARGET)
-        workflow.send_signal(signal.SIGCONT)
+        try:
+            second = snakemake(long_training, TARGET)
+        finally:
+            workflow.send_signal(signal.SIGCONT)
         workflow.terminate()
         workflow.send_signal(2)
         workflow.communicate()

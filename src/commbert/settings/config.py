@@ -174,7 +174,8 @@ class Config(Section):
     def swept_runs(self) -> dict[str, list[str]]:
         """Return the rows of the sweep's table: names of runs, each with its runs of all seeds."""
         rows = [self.sweep.reference or self.main_runs[0], *(name for name, run in self.runs.items() if run.ablation)]
-        seeds = {name: self.sweep.seeds[:1] if name in self.sweep.one_seed else self.sweep.seeds for name in rows}
+        few = {*self.sweep.one_seed} - {rows[0]}
+        seeds = {name: self.sweep.seeds[:1] if name in few else self.sweep.seeds for name in rows}
         return {name: [self.with_seed(name, seed) for seed in those] for name, those in seeds.items()}
 
     def sweep_plan(self) -> str:
@@ -261,18 +262,21 @@ def _problems_of_sweep(config: Config, where: str) -> Iterator[str]:
     names = ", ".join(config.runs)
     if config.sweep.reference is not None and config.sweep.reference not in config.runs:
         yield f"{where} sweep.reference: expected a name of runs ({names}), found {config.sweep.reference!r}. Name one."
-    others = [name for name in config.runs if config.runs[name].ablation and name != config.sweep.reference]
     for name in config.sweep.one_seed:
-        if name not in others:
-            yield (
-                f"{where} sweep.one_seed: expected ablations that are not the reference ({', '.join(others)}), "
-                f"found {name!r}. Remove it."
-            )
+        if name not in config.runs:
+            yield f"{where} sweep.one_seed: expected names of runs ({names}), found {name!r}. Set the list without it."
 
 
 def _without_removed(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what a later file set to null (runs, fine-tunings, keys of ``model.base``): mappings are merged."""
+    """Leave out what a later file set to null (runs, fine-tunings, keys of ``model.base``): mappings are merged.
+
+    A run that is taken away leaves ``sweep.one_seed`` too: lists are not merged.
+    """
     out = dict(raw)
+    sweep = out.get("sweep")
+    if isinstance(sweep, dict) and isinstance(sweep.get("one_seed"), list) and isinstance(out.get("runs"), dict):
+        removed = [name for name, run in out["runs"].items() if run is None]
+        out["sweep"] = {**sweep, "one_seed": [name for name in sweep["one_seed"] if name not in removed]}
     for key in ("runs", "finetune"):
         if isinstance(out.get(key), dict):
             out[key] = {name: entry for name, entry in out[key].items() if entry is not None}

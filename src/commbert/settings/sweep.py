@@ -13,9 +13,9 @@ class SweepSettings(Section):
     reference: Name | None = None
     """The run that all others are compared with; null = the first one."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (17, 18, 19)
-    """Seeds of training: every run of the table is trained with each."""
+    """Seeds of training: every run of the table is trained with each, but those of ``one_seed``."""
     one_seed: tuple[Name, ...] = ()
-    """Runs of the table that are trained with the first seed only: their intervals know nothing of seeds."""
+    """Runs of the table that are trained with the first seed only; the reference always has all."""
     averages: tuple[Annotated[float, Field(ge=0.0, le=1.0)], ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
     """Shares of the start weights (``model.average_with_base``) of the reference run's curve."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from commbert.artifacts import read_json, write_json, write_text
 from commbert.evaluation.scores import Draws, draws_of, read_scores
-from commbert.evaluation.seeds import over_seeds
+from commbert.evaluation.seeds import SeedSpread, over_seeds, pooled_spread
 from commbert.provenance import digest, environment
 from commbert.reporting.rendering import render_html, render_markdown
 from commbert.reporting.sweeping import FIGURES, cell, gains, pareto_figure, pareto_front
@@ -63,9 +63,13 @@ def run(
     fixed = {name: [_draws(path, settings)] for name, path in others.items()}
     base_name = "base" if "base" in fixed else "untrained"
     base = {key: d.value for key, d in fixed[base_name][0].items()}
-    # A row of fewer seeds is compared with the reference's of the same seeds.
-    rows = [_row(name, found, draws[reference][: len(found)], reference, settings) for name, found in draws.items()]
-    rows += [_row(name, found, draws[reference], reference, settings) for name, found in fixed.items()]
+    own = draws[reference]
+    spreads = _spreads([found for name, found in draws.items() if name != reference], own)
+    # A row of fewer seeds is compared with the reference of the same seeds.
+    rows = [
+        _row(name, found, None if name == reference else own[: len(found)], spreads) for name, found in draws.items()
+    ]
+    rows += [_row(name, found, own, {}) for name, found in fixed.items()]
     for row in rows:
         swept = runs.get(row["name"])
         row["changes"] = json.dumps(swept.changes, sort_keys=True) if swept and swept.changes else ""
@@ -107,19 +111,36 @@ def _draws(evaluation: Path, settings: EvaluationSettings) -> dict[str, Draws]:
 def _row(
     name: str,
     found: Sequence[dict[str, Draws]],
-    reference: Sequence[dict[str, Draws]],
-    reference_name: str,
-    settings: EvaluationSettings,
+    reference: Sequence[dict[str, Draws]] | None,
+    spreads: Mapping[str, SeedSpread | None],
 ) -> dict[str, Any]:
     cells: dict[str, Any] = {}
     for figure in FIGURES:
-        ours, theirs = _of_all_seeds(found, figure.key), _of_all_seeds(reference, figure.key)
-        value = over_seeds(ours, seed=settings.seed)
+        ours, theirs = _of_all_seeds(found, figure.key), _of_all_seeds(reference or [], figure.key)
         # One model against several seeds of the reference: it stands for each of them.
         same = ours * len(theirs) if len(ours) == 1 else ours
-        change = None if name == reference_name else over_seeds(same, theirs, seed=settings.seed)
+        value, change = over_seeds(ours), over_seeds(same, theirs, spread=spreads.get(figure.key))
         cells[figure.key] = cell(vars(value) if value else None, vars(change) if change else None, figure)
     return {"name": name, "cells": cells}
+
+
+def _spreads(
+    rows: Sequence[Sequence[dict[str, Draws]]], reference: Sequence[dict[str, Draws]]
+) -> dict[str, SeedSpread | None]:
+    """Return how the rows' differences to the reference vary between seeds, by figure."""
+    return {
+        figure.key: pooled_spread(
+            [
+                [
+                    ours[figure.key].value - theirs[figure.key].value
+                    for ours, theirs in zip(row, reference, strict=False)
+                ]
+                for row in rows
+                if all(figure.key in draws for draws in (*row, *reference))
+            ]
+        )
+        for figure in FIGURES
+    }
 
 
 def _of_all_seeds(found: Sequence[dict[str, Draws]], key: str) -> list[Draws]:

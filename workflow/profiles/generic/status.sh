@@ -5,7 +5,7 @@ state=$(timeout 30 scontrol --oneliner show job "$1" 2>/dev/null | sed -n 's/.*J
 [ -n "$state" ] || state=$(timeout 30 sacct -X -n -P -j "$1" -o State 2>/dev/null | head -n 1 | cut -d ' ' -f 1)
 case "$state" in
   COMPLETED) echo success ;;
-  BOOT_FAIL|CANCELLED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|REVOKED|TIMEOUT) echo failed ;;
+  BOOT_FAIL|CANCELLED|DEADLINE|FAILED|NODE_FAIL|OUT_OF_MEMORY|PREEMPTED|TIMEOUT) echo failed ;;
   # Also when nothing was said: a controller that is busy for a moment has lost no job.
   *) echo running ;;
 esac
