@@ -166,7 +166,12 @@ def test_a_figure_that_one_seed_lacks_is_not_told_of_the_others(swept, tmp_path)
 def test_one_seed_is_enough(swept, tmp_path):
     result = swept({"final": _row(tmp_path / "final", 1.0, seeds=(17,))})
     assert result["rows"][0]["cells"]["term_mrr"]["found"]["seed_sd"] is None
-    assert {p["name"]: p for p in result["points"]}["base"] == {"name": "base", "domain_gain": 0.0, "general_loss": 0.0}
+    assert {p["name"]: p for p in result["points"]}["base"] == {
+        "name": "base",
+        "domain_gain": 0.0,
+        "general_loss": 0.0,
+        "seeds": None,
+    }
 
 
 def test_the_curve_is_in_the_order_of_shares_and_without_points_that_lack_a_figure(swept, tmp_path):

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from commbert.reporting.escaping import visible
 from commbert.reporting.figures import COLOURS, LIGHT, STYLE, svg
@@ -71,41 +74,72 @@ def _by_loss(point: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, Any]], reference: str) -> str:
-    """Return domain gain over general loss: a point per run, a line over shares of the start weights."""
+    """Return domain gain over general loss: a point per run, a line over shares of the start weights.
+
+    Args:
+        points: ``name``, ``domain_gain``, ``general_loss`` and, of trained runs, ``seeds``; who has fewer than the
+            reference is drawn hollow.
+        curve: ``share``, ``domain_gain``, ``general_loss``.
+        reference: Name of the run that stands out.
+    """
+    most = max((point.get("seeds") or 1 for point in points if point["name"] == reference), default=1)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8.5, 6), layout="constrained")
         axes = figure.subplots()
+        axes.margins(x=0.15, y=0.08)
         on_front = pareto_front(points)
+        labels = []
         for point in points:
             is_best, is_reference = point["name"] in on_front, point["name"] == reference
             colour = COLOURS[1] if is_reference else COLOURS[0] if is_best else COLOURS[-1]
-            axes.plot(
-                point["general_loss"], point["domain_gain"], "o", color=colour, markersize=8 if is_reference else 5
-            )
-            axes.annotate(
-                visible(point["name"]),
-                (point["general_loss"], point["domain_gain"]),
-                xytext=(4, 3),
-                textcoords="offset points",
-                fontsize=8,
-                color=colour,
-            )
+            place = (point["general_loss"], point["domain_gain"])
+            is_hollow = (point.get("seeds") or most) < most
+            face = LIGHT["paper"] if is_hollow else colour
+            axes.plot(*place, "o", color=colour, markerfacecolor=face, markersize=8 if is_reference else 5)
+            labels.append((visible(point["name"]), place, 8, colour))
         if curve:
             x, y = [p["general_loss"] for p in curve], [p["domain_gain"] for p in curve]
-            axes.plot(
-                x,
-                y,
-                "-x",
-                color=COLOURS[2],
-                linewidth=1.2,
-                label=f"{visible(reference)}, averaged with the start model",
-            )
-            for point in curve:
-                place = (point["general_loss"], point["domain_gain"])
-                axes.annotate(f"{point['share']:g}", place, xytext=(3, -9), textcoords="offset points", fontsize=7)
-            axes.legend(frameon=False, loc="lower right")
+            name = f"{visible(reference)}, averaged with the start model (first seed)"
+            axes.plot(x, y, "-x", color=COLOURS[2], linewidth=1.2, label=name)
+            labels += [(f"{p['share']:g}", (p["general_loss"], p["domain_gain"]), 7, COLOURS[2]) for p in curve]
+        if any((point.get("seeds") or most) < most for point in points):
+            axes.plot([], [], "o", color=COLOURS[-1], markerfacecolor=LIGHT["paper"], label="fewer seeds")
+        if axes.get_legend_handles_labels()[0]:
+            figure.legend(frameon=False, loc="outside upper left", ncols=2)
         axes.axvline(0, color=LIGHT["soft"], linewidth=0.8, linestyle="--")
         axes.axhline(0, color=LIGHT["soft"], linewidth=0.8, linestyle="--")
         axes.set_xlabel("general loss: similarity of plain English, base minus run (left is better)")
         axes.set_ylabel("domain gain: mean of AUC and MRR, run minus base (up is better)")
+        _write_labels(figure, axes, labels)
         return svg(figure, title="Domain gain of each run over its general loss")
+
+
+_OFFSETS = [(4 * side, y) for y in (3, -10, 13, -20, 23, -30) for side in (1, -1)]
+
+
+def _write_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[str, tuple[float, float], int, str]]) -> None:
+    """Write each label beside its point, where it covers no point and no label before it if there is such a place."""
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    places = [axes.transData.transform(place) for _, place, _, _ in labels]
+    taken = [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in places]
+    for text, place, size, colour in labels:
+        for x, y in (*_OFFSETS, _OFFSETS[0]):
+            note = axes.annotate(
+                text,
+                place,
+                xytext=(x, y),
+                textcoords="offset points",
+                ha="left" if x > 0 else "right",
+                fontsize=size,
+                color=colour,
+                in_layout=False,
+            )
+            box = note.get_window_extent()
+            is_inside = all(axes.bbox.fully_contains(*corner) for corner in (box.p0, box.p1))
+            if is_inside and not any(box.overlaps(other) for other in taken):
+                break
+            note.remove()
+        else:
+            axes.add_artist(note)
+        taken.append(box)

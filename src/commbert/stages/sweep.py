@@ -75,7 +75,9 @@ def run(
         row["changes"] = json.dumps(swept.changes, sort_keys=True) if swept and swept.changes else ""
         row["seeds"] = len(swept.evaluations) if swept else 1
         row["trained_s"] = _mean_time(swept.trainings) if swept else None
-    points = _points(rows, base)
+    points = [
+        {**p, "seeds": len(runs[p["name"]].evaluations) if p["name"] in runs else None} for p in _points(rows, base)
+    ]
     curve = [
         {"share": share, **point}
         for share, path in sorted(averages.items())
