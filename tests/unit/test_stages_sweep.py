@@ -312,3 +312,28 @@ def test_the_picture_is_the_same_for_the_same_points_and_shows_each_name():
     assert picture == pareto_figure(points, curve, "run_1")
     assert all(f">run_{i}<" in picture for i in range(4))
     assert picture != pareto_figure(points, curve, "run_2") != pareto_figure(points, [], "run_2")
+
+
+def test_a_point_that_would_press_all_others_together_is_told_and_not_drawn():
+    points = [{"name": f"run-{i}", "domain_gain": 0.1 * i, "general_loss": 0.01 * i} for i in range(8)]
+    far = {"name": "far", "domain_gain": -0.2, "general_loss": 0.9}
+    told = "too far out to be drawn: far (0.900, -0.200)"
+    assert told in pareto_figure([*points, far], [], "run-1")
+    assert "too far out" not in pareto_figure([*points, far], [], "far")
+    assert "too far out" not in pareto_figure(points, [], "run-1")
+    assert "too far out" not in pareto_figure([{**p, "general_loss": 0.0} for p in points[:-1]] + points[-1:], [], "x")
+
+
+def test_the_labels_of_a_crowd_lie_apart():
+    rng = np.random.default_rng(3)
+    points = [
+        {"name": f"a-long-name-{i}", "domain_gain": g, "general_loss": x}
+        for i, (g, x) in enumerate(rng.random((25, 2)))
+    ]
+    picture = pareto_figure(points, [], "x")
+    found = re.findall(r'x="([0-9.-]+)" y="([0-9.-]+)"[^>]*>a-long-name', picture)
+    assert len(found) == 25
+    places = np.array(found, dtype=float)
+    for i, (x, y) in enumerate(places):
+        others = np.delete(places, i, axis=0)
+        assert not ((abs(others[:, 0] - x) < 20) & (abs(others[:, 1] - y) < 6)).any()

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from commbert.reporting.escaping import visible
@@ -84,12 +86,15 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
     """
     most = max((point.get("seeds") or 1 for point in points if point["name"] == reference), default=1)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.5, 6), layout="constrained")
+        figure = Figure(figsize=(10, 7.5), layout="constrained")
         axes = figure.subplots()
         axes.margins(x=0.15, y=0.08)
         on_front = pareto_front(points)
         labels = []
+        outside = [point for point in _far_out(points) if point["name"] != reference]
         for point in points:
+            if point in outside:
+                continue
             is_best, is_reference = point["name"] in on_front, point["name"] == reference
             colour = COLOURS[1] if is_reference else COLOURS[0] if is_best else COLOURS[-1]
             place = (point["general_loss"], point["domain_gain"])
@@ -109,12 +114,21 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
         axes.axvline(0, color=LIGHT["soft"], linewidth=0.8, linestyle="--")
         axes.axhline(0, color=LIGHT["soft"], linewidth=0.8, linestyle="--")
         axes.set_xlabel("general loss: similarity of plain English, base minus run (left is better)")
+        if outside:
+            found = (f"{visible(p['name'])} ({p['general_loss']:.3f}, {p['domain_gain']:.3f})" for p in outside)
+            axes.set_title(f"too far out to be drawn: {', '.join(found)}", fontsize=8, color=LIGHT["soft"], loc="right")
         axes.set_ylabel("domain gain: mean of AUC and MRR, run minus base (up is better)")
         _write_labels(figure, axes, labels)
         return svg(figure, title="Domain gain of each run over its general loss")
 
 
-_OFFSETS = [(4 * side, y) for y in (3, -10, 13, -20, 23, -30) for side in (1, -1)]
+_OFFSETS = [
+    (radius * x, radius * y)
+    for radius in (5, 14, 24, 36, 50, 66, 84)
+    for x, y in ((1, 0.6), (1, -1.4), (-1, 0.6), (-1, -1.4), (0.4, 1.4), (-0.4, 1.4), (0.4, -1.8), (-0.4, -1.8))
+]
+_NEAR = 16
+"""Points between a point and its label, from where on a line joins them."""
 
 
 def _write_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[str, tuple[float, float], int, str]]) -> None:
@@ -125,6 +139,7 @@ def _write_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[str, tuple[
     taken = [Bbox.from_bounds(x - 3, y - 3, 6, 6) for x, y in places]
     for text, place, size, colour in labels:
         for x, y in (*_OFFSETS, _OFFSETS[0]):
+            is_far = max(abs(x), abs(y)) > _NEAR
             note = axes.annotate(
                 text,
                 place,
@@ -134,8 +149,10 @@ def _write_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[str, tuple[
                 fontsize=size,
                 color=colour,
                 in_layout=False,
+                arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": colour} if is_far else None,
             )
-            box = note.get_window_extent()
+            note.get_window_extent()  # puts it in its place; what it returns holds the line too
+            box = Text.get_window_extent(note)
             is_inside = all(axes.bbox.fully_contains(*corner) for corner in (box.p0, box.p1))
             if is_inside and not any(box.overlaps(other) for other in taken):
                 break
@@ -143,3 +160,12 @@ def _write_labels(figure: Figure, axes: Axes, labels: Sequence[tuple[str, tuple[
         else:
             axes.add_artist(note)
         taken.append(box)
+
+
+def _far_out(points: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return points whose general loss lies three quartile distances beyond the quartiles (Tukey 1977, far out)."""
+    if not points:
+        return []
+    low, high = np.percentile([point["general_loss"] for point in points], [25, 75])
+    reach = 3 * (high - low)
+    return [point for point in points if reach and not low - reach <= point["general_loss"] <= high + reach]
