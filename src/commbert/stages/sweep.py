@@ -78,11 +78,7 @@ def run(
     points = [
         {**p, "seeds": len(runs[p["name"]].evaluations) if p["name"] in runs else None} for p in _points(rows, base)
     ]
-    curve = [
-        {"share": share, **point}
-        for share, path in sorted(averages.items())
-        if (point := gains({k: {"value": d.value} for k, d in _draws(path, settings).items()}, base)) is not None
-    ]
+    curve = _curve(averages, base, settings)
     read = [*(p for row in runs.values() for p in row.evaluations), *others.values(), *averages.values()]
     context = {
         "reference": reference,
@@ -153,6 +149,16 @@ def _of_all_seeds(found: Sequence[dict[str, Draws]], key: str) -> list[Draws]:
 def _points(rows: Sequence[dict[str, Any]], base: Mapping[str, float]) -> list[dict[str, Any]]:
     found = ((row["name"], gains({k: c["found"] for k, c in row["cells"].items()}, base)) for row in rows)
     return [{"name": name, **point} for name, point in found if point is not None]
+
+
+def _curve(
+    averages: Mapping[float, Path], base: Mapping[str, float], settings: EvaluationSettings
+) -> list[dict[str, Any]]:
+    found = (
+        (share, gains({k: {"value": d.value} for k, d in _draws(path, settings).items()}, base))
+        for share, path in sorted(averages.items())
+    )
+    return [{"share": share, **point} for share, point in found if point is not None]
 
 
 def _mean_time(trainings: Sequence[Path]) -> float | None:
