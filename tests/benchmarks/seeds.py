@@ -44,7 +44,7 @@ def main() -> None:
     settings = read_json(evaluations[0])["settings"]
     ours = [_draws(path, settings) for path in evaluations]
     against = {name: _draws(_evaluation(results, name), settings) for name in args.against.split(",")}
-    rows = [_row(key, ours, against, settings["seed"]) for key in FIGURES if all(key in found for found in ours)]
+    rows = [_row(key, ours, against) for key in FIGURES if all(key in found for found in ours)]
     write_json(Path("reports/seeds.json"), {"runs": runs, "rows": rows, "made_by": made_by})
     text = _markdown(rows, runs, list(against))
     write_text(Path("reports/seeds.md"), text)
@@ -82,7 +82,7 @@ def _draws(evaluation: Path, settings: dict[str, Any]) -> dict[str, Draws]:
     return draws_of(scores, FIGURES, n_resamples=settings["bootstrap"], seed=settings["seed"])
 
 
-def _row(key: str, ours: list[dict[str, Draws]], against: dict[str, dict[str, Draws]], seed: int) -> dict[str, Any]:
+def _row(key: str, ours: list[dict[str, Draws]], against: dict[str, dict[str, Draws]]) -> dict[str, Any]:
     found = [draws[key] for draws in ours]
     others = {}
     for name, draws in against.items():

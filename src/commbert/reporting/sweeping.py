@@ -91,6 +91,7 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
         axes.margins(x=0.15, y=0.08)
         on_front = pareto_front(points)
         labels = []
+        hollow = [point for point in points if (point.get("seeds") or most) < most]
         outside = [point for point in _far_out(points) if point["name"] != reference]
         for point in points:
             if point in outside:
@@ -98,8 +99,7 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
             is_best, is_reference = point["name"] in on_front, point["name"] == reference
             colour = COLOURS[1] if is_reference else COLOURS[0] if is_best else COLOURS[-1]
             place = (point["general_loss"], point["domain_gain"])
-            is_hollow = (point.get("seeds") or most) < most
-            face = LIGHT["paper"] if is_hollow else colour
+            face = LIGHT["paper"] if point in hollow else colour
             axes.plot(*place, "o", color=colour, markerfacecolor=face, markersize=8 if is_reference else 5)
             labels.append((visible(point["name"]), place, 8, colour))
         if curve:
@@ -107,7 +107,7 @@ def pareto_figure(points: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[s
             name = f"{visible(reference)}, averaged with the start model (first seed)"
             axes.plot(x, y, "-x", color=COLOURS[2], linewidth=1.2, label=name)
             labels += [(f"{p['share']:g}", (p["general_loss"], p["domain_gain"]), 7, COLOURS[2]) for p in curve]
-        if any((point.get("seeds") or most) < most for point in points):
+        if hollow:
             axes.plot([], [], "o", color=COLOURS[-1], markerfacecolor=LIGHT["paper"], label="fewer seeds")
         if axes.get_legend_handles_labels()[0]:
             figure.legend(frameon=False, loc="outside upper left", ncols=2)
